@@ -1,0 +1,243 @@
+"""What the rooms ask of the world. Drivers implement these for real; one contract suite runs on every implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from service.core.cycle import CycleState, Trigger
+from service.core.records import (
+    Adapter,
+    Alias,
+    Capture,
+    Cycle,
+    DriftCheck,
+    EngineView,
+    Event,
+    Feedback,
+    Job,
+    JobPhase,
+    Key,
+    Labelled,
+    Lease,
+    PairedReply,
+    ShadowReply,
+)
+from service.core.routing import RoutingTable
+
+
+class Clock(Protocol):
+    """Time, so that tests can hold it still."""
+
+    def now(self) -> float:
+        """Unix seconds, UTC."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after `seconds`."""
+
+
+class Registry(Protocol):
+    """Adapters, aliases and what engines hold.
+
+    Every method that changes an alias writes its audit event in the same transaction and raises NotFound for an
+    unknown alias. `fence`, where given, is the caller's lease: StaleWrite if a later holder exists.
+    """
+
+    async def add_alias(self, name: str, *, champion: str = "base", now: float) -> Alias:
+        """Create the alias if it is not there; return it either way."""
+
+    async def alias(self, name: str) -> Alias: ...
+
+    async def aliases(self) -> Sequence[Alias]: ...
+
+    async def add_adapter(self, adapter: Adapter) -> None:
+        """Register an adapter; the same name with the same digest again is no change, with another: Conflict."""
+
+    async def adapter(self, name: str) -> Adapter: ...
+
+    async def adapters(self, alias: str | None = None) -> Sequence[Adapter]:
+        """Newest first."""
+
+    async def set_candidate(
+        self, alias: str, candidate: str | None, *, mirror_ratio: float, now: float, fence: Lease | None = None
+    ) -> Alias:
+        """Put `candidate` in shadow at `mirror_ratio`, or clear it."""
+
+    async def promote(
+        self, alias: str, adapter: str, *, actor: str, reason: str, now: float, fence: Lease | None = None
+    ) -> Alias:
+        """Flip: champion becomes previous, `adapter` champion, the candidate none, the reference starts anew."""
+
+    async def rollback(self, alias: str, *, actor: str, reason: str, now: float, fence: Lease | None = None) -> Alias:
+        """Swap champion and previous, clear the candidate and end an open cycle as `rolled_back`, in one transaction.
+
+        With an open cycle that has not promoted yet, only that cycle ends and the champion stays.
+        Raises Conflict when there is neither an open cycle nor a previous adapter.
+        """
+
+    async def set_health(self, alias: str, *, failures: int, latched: bool, now: float) -> Alias:
+        """Record failures in a row and the latch (a person clears it)."""
+
+    async def report_engines(self, engines: Sequence[EngineView]) -> None:
+        """Replace what is known of all engines."""
+
+    async def routing(self) -> RoutingTable:
+        """The snapshot that gateways serve from; cheap enough to be read several times a second."""
+
+
+class Traffic(Protocol):
+    """Captures, shadow replies and feedback. Writes are idempotent: a batch may arrive twice."""
+
+    async def add_captures(self, captures: Sequence[Capture]) -> None: ...
+
+    async def add_shadow_replies(self, replies: Sequence[ShadowReply]) -> None: ...
+
+    async def add_feedback(self, feedback: Sequence[Feedback]) -> None:
+        """May come before its capture, late, or twice; the latest one of a request is the one that counts."""
+
+    async def window(
+        self,
+        alias: str,
+        *,
+        since: float,
+        until: float | None = None,
+        limit: int,
+        newest: bool = False,
+        labelled_only: bool = False,
+    ) -> Sequence[Labelled]:
+        """Successful captures with `since` < at ≤ `until`, in order of time: the first `limit`, or the newest."""
+
+    async def paired(self, alias: str, candidate: str, *, since: float, limit: int) -> Sequence[PairedReply]:
+        """Requests after `since` that have a champion's reply, the candidate's shadow reply and feedback with a
+        target or a rating, in order of time."""
+
+    async def capture(self, request_id: str) -> Labelled: ...
+
+    async def count(self, alias: str, *, since: float, labelled_only: bool = False) -> int: ...
+
+
+class Cycles(Protocol):
+    """Cycles, their jobs, drift checks and the audit log."""
+
+    async def open_cycle(
+        self, cycle_id: str, alias: str, trigger: Trigger, *, reason: str, evidence: Mapping[str, Any], now: float,
+        actor: str, fence: Lease | None = None,
+    ) -> Cycle:
+        """Raises Conflict when the alias has an open cycle."""
+
+    async def advance(
+        self, cycle: Cycle, to: CycleState, *, reason: str, now: float, actor: str = "controller",
+        evidence: Mapping[str, Any] | None = None, candidate: str | None = None, job_id: str | None = None,
+        fence: Lease | None = None,
+    ) -> Cycle:
+        """Move the cycle on from exactly `cycle.state` and write the event; merge `evidence` into the cycle's.
+
+        Raises IllegalTransition where the table has no such step, and Conflict when the cycle has moved meanwhile.
+        """
+
+    async def note_evidence(self, cycle: Cycle, evidence: Mapping[str, Any], *, now: float) -> Cycle:
+        """Merge `evidence` without a change of state."""
+
+    async def cycle(self, cycle_id: str) -> Cycle: ...
+
+    async def cycles(self, alias: str | None = None, *, open_only: bool = False, limit: int = 50) -> Sequence[Cycle]:
+        """Newest first."""
+
+    async def add_event(
+        self, kind: str, *, actor: str, message: str, now: float, alias: str | None = None,
+        cycle_id: str | None = None, evidence: Mapping[str, Any] | None = None,
+    ) -> None: ...
+
+    async def events(self, alias: str | None = None, *, after_id: int = 0, limit: int = 100) -> Sequence[Event]:
+        """Newest first."""
+
+    async def add_drift_check(self, check: DriftCheck) -> None: ...
+
+    async def drift_checks(self, alias: str | None = None, *, limit: int = 50) -> Sequence[DriftCheck]:
+        """Newest first."""
+
+
+class Jobs(Protocol):
+    """The queue of retraining jobs. Only the holder of a job may report on it."""
+
+    async def enqueue(self, job: Job) -> None: ...
+
+    async def job(self, job_id: str) -> Job: ...
+
+    async def jobs(self, alias: str | None = None, *, limit: int = 20) -> Sequence[Job]: ...
+
+    async def claim(self, job_id: str, holder: str, *, now: float, stale_after_s: float) -> Job:
+        """Take a queued job, or a running one whose heartbeat is older than `stale_after_s`; Conflict otherwise."""
+
+    async def report(
+        self, job_id: str, holder: str, *, phase: JobPhase, progress: float, detail: Mapping[str, Any], now: float
+    ) -> None:
+        """Progress and heartbeat in one; StaleWrite when `holder` no longer holds the job or it was cancelled."""
+
+    async def finish(self, job_id: str, holder: str, *, result: Mapping[str, Any], now: float) -> None: ...
+
+    async def fail(self, job_id: str, holder: str | None, *, error: str, now: float) -> None:
+        """`holder` None: the controller ends a job whose process is gone."""
+
+    async def cancel(self, job_id: str, *, now: float) -> None: ...
+
+
+class Access(Protocol):
+    """Keys, leases and the secret that signs request ids."""
+
+    async def add_key(self, key: Key) -> None: ...
+
+    async def keys(self) -> Sequence[Key]: ...
+
+    async def revoke_key(self, key_id: str, *, now: float) -> None: ...
+
+    async def secret(self, name: str) -> bytes:
+        """32 random bytes, made on first use and the same for every process afterwards."""
+
+    async def acquire(self, name: str, holder: str, *, ttl_s: float, now: float) -> Lease | None:
+        """Take or renew a lease; None while somebody else's has not expired. A new holder gets epoch + 1."""
+
+
+class Store(Registry, Traffic, Cycles, Jobs, Access, Protocol):
+    """Everything the loop knows."""
+
+    async def ping(self) -> None:
+        """Raise Unavailable when the store cannot be reached."""
+
+    async def close(self) -> None: ...
+
+
+class Engine(Protocol):
+    """One vLLM server, by URL. Failures raise EngineFailed or Unavailable."""
+
+    url: str
+
+    async def ready(self) -> bool: ...
+
+    async def models(self) -> tuple[str, frozenset[str]]:
+        """The base model's served name and the resident adapters' names."""
+
+    async def load(self, name: str, path: str) -> None:
+        """Load an adapter under its immutable name; already loaded is success."""
+
+    async def unload(self, name: str) -> None:
+        """Absent already is success."""
+
+    async def warm(self, model: str) -> None:
+        """One short completion, so that the first client does not pay for the first use."""
+
+
+class Blobs(Protocol):
+    """Adapter files by digest; `local` gives a folder that an engine on this machine can read."""
+
+    async def put(self, prefix: str, files: Mapping[str, bytes]) -> None:
+        """Write all files under `prefix`, whole or not at all."""
+
+    async def get(self, prefix: str, name: str) -> bytes: ...
+
+    async def list(self, prefix: str) -> Sequence[str]: ...
+
+    async def delete(self, prefix: str) -> None: ...
+
+    async def local(self, prefix: str) -> str:
+        """A local folder with the files of `prefix`, fetched if need be."""

@@ -1,0 +1,283 @@
+"""Settings, read once: trimtab.yaml < TRIMTAB_SECTION__KEY < flags. An unknown key is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from service.core.errors import ConfigError
+from service.core.names import check_alias
+
+Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(gt=0.0)]
+
+CONFIG_FILE = Path("trimtab.yaml")
+
+
+class Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScorerKind(StrEnum):
+    EXACT = "exact"
+    JSON = "json"
+    REGEX = "regex"
+    ROUGE_L = "rouge_l"
+    CHRF = "chrf"
+
+
+class PromotionMode(StrEnum):
+    AUTO = "auto"
+    APPROVE = "approve"
+    MANUAL = "manual"
+
+
+class ServerSettings(Group):
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=1, le=65535)
+    controller_metrics_port: int = Field(9101, ge=0, le=65535, description="0: no metrics server")
+    require_keys: bool | None = Field(None, description="None: only on a non-loopback host")
+    drain_s: Seconds = 30.0
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host in {"127.0.0.1", "::1", "localhost"}
+
+    @property
+    def keys_required(self) -> bool:
+        return not self.is_loopback if self.require_keys is None else self.require_keys
+
+
+class EngineSettings(Group):
+    """How `trimtab engine` starts vLLM; unused where `engines` names running ones."""
+
+    port: int = Field(8001, ge=1, le=65535)
+    device: str = Field("auto", pattern="^(auto|cpu|cuda)$")
+    dtype: str = "auto"
+    max_model_len: int | None = Field(None, ge=16)
+    max_num_seqs: int = Field(64, ge=1)
+    max_loras: int = Field(4, ge=1)
+    max_lora_rank: int = 16
+    kv_cache_gib: float = Field(1.0, gt=0, description="CPU engine only")
+    gpu_memory_utilization: Ratio = 0.9
+    enforce_eager: bool = True
+    start_timeout_s: Seconds = 300.0
+    stop_timeout_s: Seconds = 15.0
+    extra_args: tuple[str, ...] = ()
+
+
+class StoreSettings(Group):
+    url: str | None = Field(None, description="None: SQLite in the state folder; or postgresql+psycopg://…")
+
+
+class BlobSettings(Group):
+    url: str | None = Field(None, description="None: a folder in the state folder; or s3://, gs://, az:// …")
+
+
+class GatewaySettings(Group):
+    max_body_bytes: int = Field(2 * 2**20, ge=1024)
+    max_in_flight: int = Field(256, ge=1, description="requests at the engines at once, per alias")
+    max_queue: int = Field(512, ge=0, description="requests waiting, per alias")
+    max_tokens: int = Field(8192, ge=1)
+    deadline_s: Seconds = 300.0
+    connect_timeout_s: Seconds = 2.0
+    routing_poll_s: Seconds = 0.2
+    keys_poll_s: Seconds = 2.0
+
+
+class CaptureSettings(Group):
+    enabled: bool = True
+    content: bool = Field(True, description="False: keep metadata only; drift and retraining then see no text")
+    fsync_interval_s: Seconds = 0.05
+    ship_interval_s: Seconds = 0.2
+    segment_bytes: int = Field(8 * 2**20, ge=4096)
+    spool_bytes: int = Field(512 * 2**20, ge=4096)
+    confidence: bool = Field(True, description="ask the engine for log-probabilities")
+
+
+class MirrorSettings(Group):
+    ratio: Ratio = Field(0.5, description="share of an alias's requests that its candidate answers in shadow")
+    max_in_flight: int = Field(4, ge=1)
+    max_queue: int = Field(64, ge=0)
+    max_live_in_flight: int = Field(48, ge=1, description="above this many client requests, shadows are shed")
+    deadline_s: Seconds = 30.0
+
+
+class DriftSettings(Group):
+    """Windows are counted in requests; see docs/drift.md."""
+
+    enabled: bool = True
+    interval_s: Seconds = 5.0
+    reference_size: int = Field(500, ge=20)
+    current_size: int = Field(200, ge=10)
+    min_labelled: int = Field(20, ge=1, description="labelled requests a window needs before quality is judged")
+    false_alarm_every: int = Field(10_000, ge=100, description="requests between false alarms, all detectors together")
+    quality_drop: Ratio = Field(0.05, description="a loss of quality smaller than this never triggers retraining")
+    require_quality_loss: bool = True
+    embedder: str | None = Field(None, description="None: the base model's own embeddings; or an ONNX folder")
+    threads: int = Field(1, ge=1)
+    keep_reports: int = Field(50, ge=1)
+
+
+class RetrainSettings(Group):
+    launcher: str = Field("subprocess", pattern="^(subprocess|kubernetes)$")
+    namespace: str | None = None
+    job_template: Path | None = Field(None, description="Kubernetes Job manifest (YAML) that jobs are made from")
+    recipe: str = "sft_lora"
+    min_examples: int = Field(40, ge=4)
+    max_examples: int = Field(2000, ge=4)
+    replay_ratio: Ratio = Field(0.5, description="share of the training set that comes from the reference")
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: Ratio = 0.05
+    learning_rate: float = Field(1e-3, gt=0)
+    epochs: float = Field(20.0, gt=0)
+    batch_size: int = Field(32, ge=1)
+    max_seconds: Seconds = 90.0
+    patience: int = Field(3, ge=1, description="evaluations without a better held-out loss before training stops")
+    holdout_ratio: Ratio = 0.2
+    seed: int = 0
+    threads: int | None = Field(None, ge=1)
+    nice: int = Field(10, ge=0, le=19)
+    heartbeat_s: Seconds = 1.0
+    stale_after_s: Seconds = 30.0
+    max_attempts: int = Field(2, ge=1)
+
+
+class PromotionSettings(Group):
+    """The evidence a candidate needs; see docs/promotion.md."""
+
+    mode: PromotionMode = PromotionMode.AUTO
+    alpha: float = Field(0.05, gt=0, lt=1, description="chance of promoting a candidate that is not better")
+    min_pairs: int = Field(30, ge=1)
+    max_pairs: int = Field(2000, ge=1)
+    max_shadow_s: Seconds = 3600.0
+    golden_margin: Ratio = Field(0.03, description="how much worse than the champion the golden set may become")
+    watch_s: Seconds = 300.0
+    watch_min_labelled: int = Field(30, ge=1)
+    cooldown_s: Seconds = Field(300.0, description="after a cycle ends, before drift may open the next")
+    max_failures: int = Field(3, ge=1)
+    warm: bool = True
+
+
+class ControllerSettings(Group):
+    interval_s: Seconds = 0.5
+    lease_s: Seconds = 10.0
+    quality_window: int = Field(100, ge=1, description="labelled requests behind the served-quality metric")
+
+
+class AliasSettings(Group):
+    scorer: ScorerKind = ScorerKind.EXACT
+    pattern: str | None = Field(None, description="regex scorer: the pattern that a right reply matches in full")
+    golden_set: Path | None = Field(None, description="JSONL of {messages, expected}")
+    champion: str | None = Field(None, description="an adapter's name to start from; None: the base model")
+
+
+class Settings(BaseSettings):
+    """Everything that is in force; frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TRIMTAB_", env_nested_delimiter="__", extra="forbid", frozen=True, populate_by_name=True
+    )
+
+    model: str = Field("", description="the base model: a Hugging Face folder or id")
+    engines: tuple[str, ...] = Field((), description="URLs of running engines; empty: start one here")
+    engine_key: str | None = Field(None, description="the engines' own API key, if they want one")
+    state_dir: Path = Path(".trimtab")
+    aliases: Mapping[str, AliasSettings] = Field(default_factory=dict)
+    log_level: str = Field("info", validation_alias=AliasChoices("log_level", "TRIMTAB_LOG_LEVEL"))
+
+    server: ServerSettings = ServerSettings()
+    engine: EngineSettings = EngineSettings()
+    store: StoreSettings = StoreSettings()
+    blobs: BlobSettings = BlobSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    capture: CaptureSettings = CaptureSettings()
+    mirror: MirrorSettings = MirrorSettings()
+    drift: DriftSettings = DriftSettings()
+    retrain: RetrainSettings = RetrainSettings()
+    promotion: PromotionSettings = PromotionSettings()
+    controller: ControllerSettings = ControllerSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (env_settings, init_settings)
+
+    @property
+    def store_url(self) -> str:
+        return self.store.url or f"sqlite+aiosqlite:///{self.state_dir / 'trimtab.db'}"
+
+    @property
+    def blobs_url(self) -> str:
+        return self.blobs.url or (self.state_dir / "adapters").absolute().as_uri()
+
+    @property
+    def engine_urls(self) -> tuple[str, ...]:
+        return tuple(url.rstrip("/") for url in self.engines) or (f"http://127.0.0.1:{self.engine.port}",)
+
+    def alias(self, name: str) -> AliasSettings:
+        return self.aliases.get(name, AliasSettings())
+
+
+def load_settings(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read the file (default `trimtab.yaml` where there is one), then the environment, then `overrides` (flags).
+
+    Raises:
+        ConfigError: one line that names the file, the key and the remedy.
+    """
+    source = path or CONFIG_FILE
+    data = _read(source, must_exist=path is not None)
+    try:
+        settings = Settings(**data)
+        if overrides:
+            settings = Settings.model_validate(_merge(settings.model_dump(), overrides))
+    except ValidationError as error:
+        raise ConfigError(_explain(source, error)) from error
+    for name in settings.aliases:
+        check_alias(name)
+    return settings
+
+
+def _read(path: Path, *, must_exist: bool) -> dict[str, Any]:
+    if not path.exists():
+        if must_exist:
+            raise ConfigError(f"There is no configuration file at {path}; give --config the path of a trimtab.yaml.")
+        return {}
+    try:
+        data = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold a mapping of sections, such as 'model: ./my-model'.")
+    return data
+
+
+def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _explain(source: Path, error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"Unknown setting {where!r} in {source} or the environment; `trimtab config show` lists all settings."
+    return f"Setting {where!r} ({source} or the environment): {first['msg']}; `trimtab config show` lists all settings."
