@@ -201,7 +201,10 @@ class PairedReply:
 
 @dataclass(frozen=True, slots=True)
 class DriftCheck:
-    """One verdict of the drift worker. `scores` holds one entry a detector: score, threshold, kind, what moved."""
+    """One verdict of the drift worker. `scores` holds one entry a detector: score, threshold, kind, what moved.
+
+    `retrain` is the impact gate's answer: the drift costs quality, so it is worth a cycle.
+    """
 
     id: str
     alias: str
@@ -214,6 +217,7 @@ class DriftCheck:
     quality_reference: float | None = None
     quality_current: float | None = None
     report: str | None = None
+    retrain: bool = False
 
 
 @dataclass(frozen=True, slots=True)

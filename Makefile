@@ -1,0 +1,55 @@
+# The handful of commands that people and CI use. `make demo` and `make test` need Python 3.11, make and git only.
+PYTHON ?= python3.11
+VENV ?= .venv
+TORCH := 2.13.0
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+bin := $(VENV)/bin
+# `python3.11` may be a shim without a version behind it: fall back to python3.
+python := $(shell $(PYTHON) -c '' 2>/dev/null && echo $(PYTHON) || echo python3)
+installed := $(VENV)/.installed-$(shell cat requirements/cpu.lock pyproject.toml | cksum | cut -d' ' -f1)
+
+.PHONY: help demo serve test lint bench soak dashboards install lock clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+demo: install ## play a day of a support desk: serve, drift, retrain, promote
+	$(bin)/python -m demo
+
+serve: install ## serve what trimtab.yaml says
+	$(bin)/trimtab up
+
+test: install ## unit, integration, and the real end-to-end loop
+	$(bin)/python -m pytest
+
+lint: install ## ruff, mypy, import contracts
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	$(bin)/lint-imports
+
+bench: install ## every row of the scorecard
+	$(bin)/python -m benchmarks
+
+dashboards: install ## generate the Grafana dashboard from Python
+	$(bin)/python -m dashboards.build
+
+install: $(installed) ## the environment, versions locked
+
+$(installed): requirements/cpu.lock pyproject.toml
+	@$(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Trimtab needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(bin)/python || $(python) -m venv $(VENV)
+	$(bin)/python -m pip install -q --disable-pip-version-check torch==$(TORCH)+cpu || \
+		$(bin)/python -m pip install -q --disable-pip-version-check torch==$(TORCH)+cpu --extra-index-url $(TORCH_CPU_INDEX)
+	$(bin)/python -m pip install -q --disable-pip-version-check --no-deps -r requirements/cpu.lock
+	$(bin)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+lock: ## resolve the versions again (needs uv)
+	uv pip compile pyproject.toml --extra cpu --extra dev --override requirements/overrides.txt --python-version 3.11 \
+		--no-header --no-annotate -q | grep -vE '^(torch|setuptools)==' > requirements/cpu.lock
+	uv pip compile pyproject.toml -c requirements/cpu.lock --python-version 3.11 --no-header --no-annotate -q > requirements/base.lock
+
+clean: ## remove what the demo and the tests left
+	rm -rf .trimtab out

@@ -1,0 +1,166 @@
+"""The demo's plot: calm, drift, verdict, candidate, promotion, recovery; each stage waits for what the service really did."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import httpx
+
+from demo.player import Answered, Player, between, quality
+from service.core.errors import TrimtabError
+
+POLL_S = 0.5
+
+
+class Stage(StrEnum):
+    """In order; each ends when the service has done what its name says."""
+
+    CALM = "calm"
+    DRIFT = "drift noticed"
+    TRAIN = "adapter trained"
+    EVALUATE = "adapter evaluated"
+    SHADOW = "proven in shadow"
+    SWAP = "swapped in"
+    RECOVER = "quality recovered"
+
+
+class StoryFailed(TrimtabError):
+    """A stage did not end in time, or ended otherwise than the story needs."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the screen shows: stage ends (monotonic seconds), the newest verdict, cycle and alias."""
+
+    started_at: float = field(default_factory=time.monotonic)
+    ended: dict[Stage, float] = field(default_factory=dict)
+    onset_at: float | None = None
+    drift: dict[str, Any] = field(default_factory=dict)
+    cycle: dict[str, Any] = field(default_factory=dict)
+    alias: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def stage(self) -> Stage | None:
+        return next((stage for stage in Stage if stage not in self.ended), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """Sizes of the story. Quality is compared over windows of `judged` requests; each stage may take `patience_s`."""
+
+    alias: str
+    reference_size: int
+    current_size: int
+    judged: int
+    novel_ratio: float
+    patience_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the story measured. Qualities are 0..1; stage times are seconds and requests since the onset of the drift."""
+
+    before: float
+    trough: float
+    after: float
+    seconds: dict[Stage, float]
+    requests: dict[Stage, int]
+    sent: int
+    failed: int
+    slowest_swap_s: float
+    slowest_s: float
+    errors: tuple[str, ...]
+
+    @property
+    def recovered(self) -> bool:
+        """Within 5 points of the quality before the drift, and no client request failed."""
+        return self.after >= self.before - 0.05 and self.failed == 0
+
+
+async def tell(plot: Plot, player: Player, url: str, progress: Progress) -> Outcome:
+    """Play the story to its end.
+
+    Raises:
+        StoryFailed: a stage took longer than `patience_s`, or the cycle failed.
+    """
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=10.0) as http:
+
+        async def until(stage: Stage, reached: Callable[[], bool]) -> None:
+            await _until(stage, reached, lambda: _look(http, plot.alias, progress), plot, progress)
+
+        enough = plot.reference_size + plot.current_size
+        await until(Stage.CALM, lambda: _served(player) >= enough and bool(progress.drift))
+        onset = progress.onset_at = time.monotonic()
+        player.novel_ratio = plot.novel_ratio
+        await until(Stage.DRIFT, lambda: bool(progress.cycle))
+        await until(Stage.TRAIN, lambda: progress.cycle["state"] not in {"open", "training"})
+        await until(Stage.EVALUATE, lambda: progress.cycle["state"] != "evaluating")
+        await until(Stage.SHADOW, lambda: progress.cycle["state"] != "shadowing")
+        champion = progress.cycle["candidate"]
+        await until(Stage.SWAP, lambda: progress.alias.get("champion") == champion)
+        swapped = progress.ended[Stage.SWAP]
+        await until(Stage.RECOVER, lambda: len(between(player.answered, swapped + 1.0, time.monotonic())) >= plot.judged)
+    return _outcome(plot, player.answered, progress, onset, swapped)
+
+
+async def _until(
+    stage: Stage, reached: Callable[[], bool], look: Callable[[], Awaitable[None]], plot: Plot, progress: Progress
+) -> None:
+    deadline = time.monotonic() + plot.patience_s
+    while True:
+        await look()
+        state = progress.cycle.get("state")
+        if state in {"failed", "rejected", "rolled_back"}:
+            events = progress.cycle.get("events") or [{}]
+            raise StoryFailed(f"The cycle ended as {state} ({events[0].get('message', 'see /console')}).")
+        if reached():
+            progress.ended[stage] = time.monotonic()
+            return
+        if time.monotonic() > deadline:
+            raise StoryFailed(f"'{stage}' did not happen within {plot.patience_s:.0f} s.")
+        await asyncio.sleep(POLL_S)
+
+
+async def _look(http: httpx.AsyncClient, alias: str, progress: Progress) -> None:
+    checks = (await http.get("/api/v1/drift", params={"alias": alias, "limit": 1})).json()["data"]
+    cycles = (await http.get("/api/v1/cycles", params={"alias": alias, "limit": 1})).json()["data"]
+    progress.alias = (await http.get(f"/api/v1/aliases/{alias}")).json()
+    if checks:
+        progress.drift = checks[0]
+    if cycles:
+        progress.cycle = (await http.get(f"/api/v1/cycles/{cycles[0]['id']}")).json()
+
+
+def _served(player: Player) -> int:
+    return sum(not a.error for a in player.answered)
+
+
+def _outcome(plot: Plot, answered: list[Answered], progress: Progress, onset: float, swapped: float) -> Outcome:
+    now = time.monotonic()
+    calm, drifted, after = between(answered, 0.0, onset), between(answered, onset, swapped), between(answered, swapped + 1.0, now)
+    before = quality(calm[-plot.judged :])
+    return Outcome(
+        before=before,
+        trough=min(quality(w) for w in _windows(drifted, plot.judged // 2)),
+        after=quality(after[-plot.judged :]),
+        seconds={stage: end - onset for stage, end in progress.ended.items() if stage is not Stage.CALM},
+        requests={
+            stage: len(between(answered, onset, end)) for stage, end in progress.ended.items() if stage is not Stage.CALM
+        },
+        sent=len(answered),
+        failed=sum(bool(a.error) for a in answered),
+        slowest_swap_s=max((a.duration_s for a in between(answered, swapped - 3.0, swapped + 3.0)), default=0.0),
+        slowest_s=max((a.duration_s for a in answered), default=0.0),
+        errors=tuple(sorted({a.error for a in answered if a.error}))[:5],
+    )
+
+
+def _windows(answered: list[Answered], size: int) -> list[list[Answered]]:
+    """Consecutive windows of `size` requests (the last may be shorter if it is the only one)."""
+    whole = [answered[i : i + size] for i in range(0, len(answered) - size + 1, size)]
+    return whole or [answered]

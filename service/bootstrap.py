@@ -1,0 +1,156 @@
+"""The only place where concrete drivers are chosen: one run_* per process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, start_http_server
+
+from service.control.app import create_control_app
+from service.control.gauges import Gauges
+from service.control.launcher import KubernetesLauncher, Launcher, SubprocessLauncher
+from service.control.reconciler import Reconciler
+from service.control.residency import ResidencyKeeper
+from service.core.errors import ConfigError
+from service.core.names import BASE
+from service.core.records import Adapter, Scope
+from service.drivers.adapter_files import register_adapter
+from service.drivers.blobs import open_blobs
+from service.drivers.clock import SystemClock
+from service.drivers.store import open_store
+from service.drivers.vllm import VllmEngine
+from service.gateway.app import create_app
+from service.gateway.gateway import Gateway
+from service.ports import Blobs, Store
+from service.processes import check_port_free, note, stop_on_signals
+from service.settings import Settings
+from service.telemetry import ControllerMetrics, GatewayMetrics
+
+REQUEST_ID_SECRET = "request-ids"
+
+
+@contextlib.asynccontextmanager
+async def opened_store(settings: Settings) -> AsyncIterator[Store]:
+    """The store; a SQLite one is brought up to date here, PostgreSQL waits for `trimtab db upgrade`."""
+    url = settings.store_url
+    if url.startswith("sqlite"):
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+    store = await open_store(url, migrate=url.startswith("sqlite"))
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def build_blobs(settings: Settings) -> Blobs:
+    return open_blobs(settings.blobs_url, settings.state_dir / "cache" / "adapters")
+
+
+async def declare_aliases(store: Store, settings: Settings) -> None:
+    """Create the aliases that the settings name; those that exist keep what they serve."""
+    now = SystemClock().now()
+    for name, alias in settings.aliases.items():
+        await store.add_alias(name, champion=alias.champion or BASE, now=now)
+
+
+async def run_serve(settings: Settings) -> None:
+    """The gateway with the control API and the console on one port, until a signal comes."""
+    import uvicorn
+
+    server = settings.server
+    check_port_free(server.host, server.port, "server.port")
+    async with opened_store(settings) as store:
+        await declare_aliases(store, settings)
+        await _warn_without_keys(store, settings)
+        registry = CollectorRegistry()
+        clock = SystemClock()
+        gateway = Gateway(
+            settings,
+            load_routing=store.routing,
+            load_keys=store.keys,
+            sink=store,
+            secret=await store.secret(REQUEST_ID_SECRET),
+            metrics=GatewayMetrics(registry),
+            registry=registry,
+            clock=clock,
+        )
+        blobs = build_blobs(settings)
+
+        async def add_adapter(alias: str, folder: Path) -> Adapter:
+            return await register_adapter(
+                store, blobs, alias, folder, settings.model, max_rank=settings.engine.max_lora_rank, now=clock.now()
+            )
+
+        def authorize(headers: Mapping[str, str], scope: Scope) -> str | None:
+            return gateway.authorize(headers, scope)
+
+        control = create_control_app(
+            store, settings, authorize=authorize, on_change=gateway.refresh, clock=clock, adapters=add_adapter
+        )
+        app = create_app(gateway, control=control)
+        config = uvicorn.Config(
+            app,
+            host=server.host,
+            port=server.port,
+            loop="none",
+            http="httptools",
+            log_level=settings.log_level,
+            access_log=False,
+            timeout_graceful_shutdown=int(server.drain_s),
+        )
+        note(f"serving on http://{server.host}:{server.port} (console: /console, API: /docs)")
+        await uvicorn.Server(config).serve()
+
+
+async def run_controller(settings: Settings, config: Path | None) -> None:
+    """The reconciler, until a signal comes."""
+    stop = stop_on_signals()
+    async with opened_store(settings) as store:
+        await declare_aliases(store, settings)
+        registry = CollectorRegistry()
+        gauges = Gauges(ControllerMetrics(registry), store, settings)
+        if settings.server.controller_metrics_port:
+            host = settings.server.host if not settings.server.is_loopback else "127.0.0.1"
+            check_port_free(host, settings.server.controller_metrics_port, "server.controller_metrics_port")
+            start_http_server(settings.server.controller_metrics_port, addr=host, registry=registry)
+        engines = [VllmEngine(url, settings.engine_key) for url in settings.engine_urls]
+        clock = SystemClock()
+        keeper = ResidencyKeeper(
+            store, build_blobs(settings), engines, clock,
+            drain_s=settings.server.drain_s, warm=settings.promotion.warm,
+        )  # fmt: skip
+        launcher: Launcher
+        if settings.retrain.launcher == "kubernetes":
+            launcher = KubernetesLauncher(settings)
+        else:
+            launcher = SubprocessLauncher(settings, config)
+        await Reconciler(store, settings, keeper, launcher, gauges, clock).run(stop)
+
+
+async def run_monitor_process(settings: Settings) -> None:
+    """The drift worker, until a signal comes; niced, since clients share the machine."""
+    os.environ["DO_NOT_TRACK"] = "1"
+    os.nice(5)
+    from service.monitor.worker import run_monitor
+
+    stop = stop_on_signals()
+    async with opened_store(settings) as store:
+        await run_monitor(store, settings, SystemClock(), stop)
+
+
+async def run_engine_process(settings: Settings) -> None:
+    """One supervised vLLM, until a signal comes."""
+    from service.engine.supervisor import run_engine
+
+    if settings.engines:
+        raise ConfigError("'engines' names running engines, so there is none to start; remove it or this command.")
+    await run_engine(settings, stop_on_signals())
+
+
+async def _warn_without_keys(store: Store, settings: Settings) -> None:
+    if settings.server.keys_required and not any(key.revoked_at is None for key in await store.keys()):
+        note("keys are required and there is none yet: create one with `trimtab keys create NAME --scope infer`")
+

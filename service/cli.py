@@ -1,0 +1,281 @@
+"""The `trimtab` command: processes, and the control API from a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from service.client import Api, show
+from service.core.errors import ConfigError, TrimtabError
+from service.core.records import Key, Scope
+from service.settings import Settings, load_settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+adapters = typer.Typer(no_args_is_help=True, help="List, show and add adapters.")
+aliases = typer.Typer(no_args_is_help=True, help="List, show, create and unlatch aliases.")
+cycles = typer.Typer(no_args_is_help=True, help="List and show improvement cycles.")
+drift = typer.Typer(no_args_is_help=True, help="Verdicts of the drift worker.")
+keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
+db = typer.Typer(no_args_is_help=True, help="The store's schema.")
+config_app = typer.Typer(no_args_is_help=True, help="The settings in force.")
+for name, group in (
+    ("adapters", adapters), ("aliases", aliases), ("cycles", cycles), ("drift", drift),
+    ("keys", keys), ("db", db), ("config", config_app),
+):  # fmt: skip
+    app.add_typer(group, name=name)
+
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="Path of trimtab.yaml.")]
+StateDir = Annotated[Path | None, typer.Option(help="Folder of everything that Trimtab keeps.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Reason = Annotated[str, typer.Option(help="Why, for the audit log.")]
+Url = Annotated[str | None, typer.Option(help="Where Trimtab serves; default: from the settings. Key: TRIMTAB_KEY.")]
+
+
+def _settings(config: Path | None, **flags: Any) -> Settings:
+    return load_settings(config, {key: value for key, value in flags.items() if value is not None})
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
+
+
+@app.command()
+def up(config: Config = None, state_dir: StateDir = None) -> None:
+    """Run everything on this machine: engine, gateway, controller and drift worker."""
+    from service.up import run_up
+
+    environment = {"TRIMTAB_STATE_DIR": str(state_dir)} if state_dir else {}
+    _run(run_up(_settings(config, state_dir=state_dir), config, environment))
+
+
+@app.command()
+def serve(config: Config = None, state_dir: StateDir = None) -> None:
+    """Run the gateway with the control API and the console."""
+    from service.bootstrap import run_serve
+
+    _run(run_serve(_settings(config, state_dir=state_dir)))
+
+
+@app.command()
+def controller(config: Config = None, state_dir: StateDir = None) -> None:
+    """Run the reconciler that carries every cycle on."""
+    from service.bootstrap import run_controller
+
+    _run(run_controller(_settings(config, state_dir=state_dir), config))
+
+
+@app.command()
+def monitor(config: Config = None, state_dir: StateDir = None) -> None:
+    """Run the drift worker."""
+    from service.bootstrap import run_monitor_process
+
+    _run(run_monitor_process(_settings(config, state_dir=state_dir)))
+
+
+@app.command()
+def engine(config: Config = None, state_dir: StateDir = None) -> None:
+    """Run and supervise one vLLM on this machine."""
+    from service.bootstrap import run_engine_process
+
+    _run(run_engine_process(_settings(config, state_dir=state_dir)))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def demo(context: typer.Context) -> None:
+    """Play a day of a support desk: serve, drift, retrain, promote. Options: see `trimtab demo --help`."""
+    os.execv(sys.executable, [sys.executable, "-m", "demo", *context.args])  # noqa: S606 - our own package
+
+
+@adapters.command("list")
+def adapters_list(alias: str | None = None, config: Config = None, url: Url = None, as_json: Json = False) -> None:
+    """Adapters, newest first."""
+    show(Api(_settings(config), url).get("/adapters", alias=alias), as_json)
+
+
+@adapters.command("show")
+def adapters_show(adapter: str, config: Config = None, url: Url = None, as_json: Json = False) -> None:
+    """One adapter with its manifest."""
+    show(Api(_settings(config), url).get(f"/adapters/{adapter}"), as_json)
+
+
+@adapters.command("add")
+def adapters_add(alias: str, folder: Path, config: Config = None, url: Url = None, as_json: Json = False) -> None:
+    """Check the PEFT adapter in FOLDER and register it for ALIAS."""
+    show(Api(_settings(config), url).upload_adapter(alias, folder), as_json)
+
+
+@aliases.command("list")
+def aliases_list(config: Config = None, url: Url = None, as_json: Json = False) -> None:
+    """Aliases with what they serve."""
+    show(Api(_settings(config), url).get("/aliases"), as_json)
+
+
+@aliases.command("show")
+def aliases_show(alias: str, config: Config = None, url: Url = None, as_json: Json = False) -> None:
+    """One alias with its quality and its open cycle."""
+    show(Api(_settings(config), url).get(f"/aliases/{alias}"), as_json)
+
+
+@aliases.command("create")
+def aliases_create(alias: str, config: Config = None, url: Url = None, as_json: Json = False) -> None:
+    """A new alias that serves the base model."""
+    show(Api(_settings(config), url).post("/aliases", {"name": alias}), as_json)
+
+
+@aliases.command("unlatch")
+def aliases_unlatch(alias: str, config: Config = None, url: Url = None, as_json: Json = False) -> None:
+    """Allow cycles again after too many failures."""
+    show(Api(_settings(config), url).post(f"/aliases/{alias}/unlatch", {}), as_json)
+
+
+@cycles.command("list")
+def cycles_list(alias: str | None = None, config: Config = None, url: Url = None, as_json: Json = False) -> None:
+    """Cycles, newest first."""
+    show(Api(_settings(config), url).get("/cycles", alias=alias), as_json)
+
+
+@cycles.command("show")
+def cycles_show(cycle: str, config: Config = None, url: Url = None, as_json: Json = False) -> None:
+    """One cycle with its evidence and events."""
+    show(Api(_settings(config), url).get(f"/cycles/{cycle}"), as_json)
+
+
+@drift.command("list")
+def drift_list(alias: str | None = None, config: Config = None, url: Url = None, as_json: Json = False) -> None:
+    """Verdicts, newest first."""
+    show(Api(_settings(config), url).get("/drift", alias=alias), as_json)
+
+
+@app.command()
+def retrain(alias: str, reason: Reason = "asked for", config: Config = None, url: Url = None, as_json: Json = False) -> None:
+    """Open a cycle for ALIAS now."""
+    show(Api(_settings(config), url).post(f"/aliases/{alias}/retrain", {"reason": reason}), as_json)
+
+
+@app.command()
+def promote(
+    alias: str, adapter: str, reason: Reason = "asked for", config: Config = None, url: Url = None, as_json: Json = False
+) -> None:
+    """Make ADAPTER the champion of ALIAS."""
+    body = {"adapter": adapter, "reason": reason}
+    show(Api(_settings(config), url).post(f"/aliases/{alias}/promote", body), as_json)
+
+
+@app.command()
+def rollback(alias: str, reason: Reason = "asked for", config: Config = None, url: Url = None, as_json: Json = False) -> None:
+    """Return ALIAS to its previous adapter, or end its open cycle."""
+    show(Api(_settings(config), url).post(f"/aliases/{alias}/rollback", {"reason": reason}), as_json)
+
+
+@keys.command("create")
+def keys_create(
+    name: str,
+    scope: Annotated[list[Scope] | None, typer.Option(help="May be given several times; default: infer, feedback.")] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Make a key and print its secret once."""
+    secret = f"tt_{secrets.token_urlsafe(32)}"
+    key = Key(
+        secrets.token_hex(6), name, hashlib.sha256(secret.encode()).hexdigest(),
+        frozenset(scope or [Scope.INFER, Scope.FEEDBACK]), time.time(),
+    )  # fmt: skip
+
+    async def add() -> None:
+        from service.bootstrap import opened_store
+
+        async with opened_store(_settings(config, state_dir=state_dir)) as store:
+            await store.add_key(key)
+
+    _run(add())
+    show({"id": key.id, "name": name, "scopes": sorted(key.scopes), "secret": secret}, as_json)
+
+
+@keys.command("list")
+def keys_list(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """Keys, without their secrets."""
+
+    async def read() -> None:
+        from service.bootstrap import opened_store
+
+        async with opened_store(_settings(config, state_dir=state_dir)) as store:
+            found = await store.keys()
+        rows = [
+            {"id": k.id, "name": k.name, "scopes": sorted(k.scopes), "created_at": k.created_at, "revoked_at": k.revoked_at}
+            for k in found
+        ]
+        show({"keys": rows}, as_json)
+
+    _run(read())
+
+
+@keys.command("revoke")
+def keys_revoke(key_id: str, config: Config = None, state_dir: StateDir = None) -> None:
+    """Revoke a key; gateways refuse it within gateway.keys_poll_s."""
+
+    async def revoke() -> None:
+        from service.bootstrap import opened_store
+
+        async with opened_store(_settings(config, state_dir=state_dir)) as store:
+            await store.revoke_key(key_id, now=time.time())
+
+    _run(revoke())
+
+
+@db.command("upgrade")
+def db_upgrade(config: Config = None, state_dir: StateDir = None) -> None:
+    """Bring the store's schema up to date."""
+    from service.drivers.store import open_store
+
+    async def upgrade() -> None:
+        settings = _settings(config, state_dir=state_dir)
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        await (await open_store(settings.store_url, migrate=True)).close()
+
+    _run(upgrade())
+
+
+@config_app.command("show")
+def config_show(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """Every setting in force, secrets left out."""
+    values = _settings(config, state_dir=state_dir).model_dump(mode="json")
+    if values.get("engine_key"):
+        values["engine_key"] = "***"
+    if values["store"].get("url"):
+        values["store"]["url"] = _without_password(values["store"]["url"])
+    sys.stdout.write(json.dumps(values, indent=2) + "\n" if as_json else yaml.safe_dump(values, sort_keys=False))
+
+
+def _without_password(url: str) -> str:
+    head, at, tail = url.rpartition("@")
+    return f"{head.rsplit(':', 1)[0]}:***@{tail}" if at and ":" in head.split("//", 1)[-1] else url
+
+
+def main() -> None:
+    """Run the command; a failure is one line on stderr and exit code 2 (configuration) or 1."""
+    try:
+        app()
+    except* TrimtabError as group:
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        sys.stderr.write(f"trimtab: {first.message if isinstance(first, TrimtabError) else first}\n")
+        code = 2 if isinstance(first, ConfigError) or getattr(first, "code", "") == "port_in_use" else 1
+        sys.exit(code)
+
+

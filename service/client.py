@@ -1,0 +1,87 @@
+"""The control API as the command line uses it, and how its answers are printed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from service.core.errors import BadRequest, TrimtabError, Unavailable
+from service.settings import Settings
+
+ADAPTER_FILES = frozenset({"adapter_config.json", "adapter_model.safetensors"})
+_TIMEOUT_S = 30.0
+
+
+class Api:
+    """Calls of `/api/v1`; failures become errors with the server's own message."""
+
+    def __init__(self, settings: Settings, url: str | None) -> None:
+        host = settings.server.host if settings.server.host not in {"0.0.0.0", "::"} else "127.0.0.1"
+        self._base = (url or f"http://{host}:{settings.server.port}").rstrip("/") + "/api/v1"
+        key = os.environ.get("TRIMTAB_KEY")
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
+
+    def get(self, path: str, **query: str | None) -> Any:
+        return self._ask("GET", path, params={k: v for k, v in query.items() if v is not None})
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        return self._ask("POST", path, json=body)
+
+    def upload_adapter(self, alias: str, folder: Path) -> Any:
+        if not folder.is_dir():
+            raise BadRequest(f"There is no folder {folder}; give the folder that holds adapter_config.json.")
+        files = [("files", (f.name, f.read_bytes())) for f in sorted(folder.iterdir()) if f.name in ADAPTER_FILES]
+        return self._ask("POST", "/adapters", data={"alias": alias}, files=files)
+
+    def _ask(self, method: str, path: str, **kwargs: Any) -> Any:
+        try:
+            with httpx.Client(timeout=_TIMEOUT_S, headers=self._headers, trust_env=False) as http:
+                reply = http.request(method, self._base + path, **kwargs)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"Trimtab does not answer at {self._base}; start it with `trimtab up` or give --url.") from error
+        if reply.status_code >= 400:
+            raise TrimtabError(_message(reply))
+        return reply.json()
+
+
+def show(data: Any, as_json: bool) -> None:
+    """Print as JSON, or as a table for a person."""
+    if as_json:
+        sys.stdout.write(json.dumps(data, indent=2) + "\n")
+        return
+    console = Console(soft_wrap=True)
+    rows = next((v for v in data.values() if isinstance(v, list)), None) if isinstance(data, Mapping) else data
+    if isinstance(rows, list) and isinstance(data, Mapping) and len(data) <= 2:
+        console.print(_table(rows) if rows else "None.")
+        return
+    for key, value in data.items():
+        console.print(f"[bold]{key}[/bold]: {_cell(value)}")
+
+
+def _table(rows: list[Mapping[str, Any]]) -> Table:
+    columns = [k for k, v in rows[0].items() if not isinstance(v, list | dict)]
+    table = Table(*columns, box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.0f}"
+    return json.dumps(value) if isinstance(value, list | dict) else "" if value is None else str(value)
+
+
+def _message(reply: httpx.Response) -> str:
+    try:
+        return str(reply.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{reply.request.url} answered {reply.status_code}."

@@ -1,0 +1,43 @@
+"""What a person may send to the control plane; an unknown field is an error."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.core.records import Scope
+
+Reason = Annotated[str, Field(min_length=1, max_length=500, description="why, for the audit log")]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+class NewAlias(Body):
+    name: Name
+
+
+class Promote(Body):
+    adapter: Name
+    reason: Reason
+
+
+class Why(Body):
+    reason: Reason
+
+
+class Stage(Body):
+    adapter: Name | None = Field(description="null: take the candidate away again")
+
+
+class NewAdapter(Body):
+    alias: Name
+    path: str = Field(min_length=1, max_length=4096, description="a PEFT folder on the server's machine")
+
+
+class NewKey(Body):
+    name: Name
+    scopes: frozenset[Scope] = Field(min_length=1)

@@ -1,0 +1,118 @@
+"""Reads from the store what a cycle's state asks for, and has the core rule on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from service.core.plan import Mode, PlanPolicy
+from service.core.promotion import (
+    Decision,
+    GoldenScores,
+    Pair,
+    Policy,
+    Ruling,
+    judge_golden,
+    judge_shadow,
+    judge_watch,
+)
+from service.core.records import Alias, Cycle, Job, Labelled, PairedReply
+from service.core.scoring import score
+from service.ports import Traffic
+from service.settings import AliasSettings, Settings
+
+
+def promotion_policy(settings: Settings) -> Policy:
+    p = settings.promotion
+    return Policy(p.alpha, p.min_pairs, p.max_pairs, p.max_shadow_s, p.golden_margin)
+
+
+def plan_policy(settings: Settings) -> PlanPolicy:
+    p, r = settings.promotion, settings.retrain
+    return PlanPolicy(Mode(p.mode), p.cooldown_s, p.max_failures, r.stale_after_s, r.max_attempts)
+
+
+def golden_ruling(job: Job, policy: Policy) -> Ruling:
+    """The golden gate over the job's own evaluation."""
+    return judge_golden(_scores(job.result, "golden"), policy)
+
+
+def heldout_ruling(job: Job) -> Ruling:
+    """A candidate that is worse than the champion on held-out requests does not reach live traffic."""
+    found = _scores(job.result, "heldout", "all")
+    if found is None or found.n == 0 or not math.isfinite(found.champion) or not math.isfinite(found.candidate):
+        return Ruling(Decision.HOLD, ("The held-out requests have not been evaluated.",))
+    told = f"Held-out requests {found.champion:.1%} → {found.candidate:.1%} on {found.n}."
+    return Ruling(Decision.REJECT if found.candidate < found.champion else Decision.PROMOTE, (told,))
+
+
+async def shadow_ruling(
+    traffic: Traffic, alias: Alias, cycle: Cycle, judged: AliasSettings, policy: Policy, now: float
+) -> Ruling:
+    """The paired comparison on labelled live requests since the candidate went into shadow."""
+    if cycle.candidate is None:
+        return Ruling(Decision.HOLD, ("There is no candidate.",))
+    replies = await traffic.paired(alias.name, cycle.candidate, since=cycle.state_since, limit=policy.max_pairs)
+    pairs = [pair for pair in (_pair(reply, alias, judged) for reply in replies) if pair is not None]
+    return judge_shadow(pairs, policy, elapsed_s=now - cycle.state_since)
+
+
+async def watch_ruling(traffic: Traffic, alias: Alias, cycle: Cycle, settings: Settings, now: float) -> Ruling:
+    """The new champion's quality since its promotion against the previous one's in the shadow comparison."""
+    p = settings.promotion
+    rows = await traffic.window(
+        alias.name, since=cycle.state_since, limit=p.max_pairs, labelled_only=True, newest=True
+    )
+    judged = settings.alias(alias.name)
+    scores = [s for s in (label_score(row, judged) for row in rows if row.capture.adapter == alias.champion) if s is not None]
+    baseline = cycle.evidence.get("shadow", {}).get("champion_mean")
+    return judge_watch(
+        scores,
+        baseline=float(baseline) if baseline is not None else 0.0,
+        policy=promotion_policy(settings),
+        min_labelled=p.watch_min_labelled,
+        elapsed_s=now - cycle.state_since,
+        watch_s=p.watch_s,
+    )
+
+
+async def served_quality(traffic: Traffic, alias: Alias, settings: Settings) -> tuple[float | None, int]:
+    """Mean score (0..1) of the newest labelled replies, and how many there were."""
+    rows = await traffic.window(
+        alias.name, since=0.0, limit=settings.controller.quality_window, labelled_only=True, newest=True
+    )
+    return mean_score(rows, settings.alias(alias.name))
+
+
+def mean_score(rows: Sequence[Labelled], judged: AliasSettings) -> tuple[float | None, int]:
+    scores = [s for s in (label_score(row, judged) for row in rows) if s is not None]
+    return (math.fsum(scores) / len(scores) if scores else None), len(scores)
+
+
+def label_score(row: Labelled, judged: AliasSettings) -> float | None:
+    if row.feedback is None:
+        return None
+    return score(judged.scorer, row.capture.reply, row.feedback.expected, row.feedback.rating, judged.pattern)
+
+
+def _pair(reply: PairedReply, alias: Alias, judged: AliasSettings) -> Pair | None:
+    """Only a target can judge two replies; a rating belongs to the one that the user saw."""
+    if reply.capture.adapter != alias.champion or reply.feedback.expected is None:
+        return None
+    champion = score(judged.scorer, reply.capture.reply, reply.feedback.expected, None, judged.pattern)
+    failed = reply.shadow.status >= 400
+    candidate = 0.0 if failed else score(judged.scorer, reply.shadow.reply, reply.feedback.expected, None, judged.pattern)
+    return None if champion is None or candidate is None else Pair(champion, candidate)
+
+
+def _scores(result: Mapping[str, Any], *path: str) -> GoldenScores | None:
+    found: Any = result.get("evaluation", {})
+    for part in path:
+        found = found.get(part) if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping):
+        return None
+    try:
+        return GoldenScores(float(found["champion"]), float(found["candidate"]), int(found["n"]))
+    except (KeyError, TypeError, ValueError):
+        return None

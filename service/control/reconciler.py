@@ -1,0 +1,222 @@
+"""The loop: observe → core.plan → execute → record, under a fenced lease. Any tick may be the last one of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from service.control.evidence import (
+    golden_ruling,
+    heldout_ruling,
+    plan_policy,
+    promotion_policy,
+    shadow_ruling,
+    watch_ruling,
+)
+from service.control.gauges import Gauges
+from service.control.launcher import Launcher
+from service.control.residency import Residency, ResidencyKeeper
+from service.core import plan as steps
+from service.core.cycle import CycleState
+from service.core.errors import Conflict, StaleWrite, TrimtabError
+from service.core.promotion import Ruling
+from service.core.records import Alias, Cycle, Job, JobStatus, Lease
+from service.ports import Clock, Store
+from service.processes import note
+from service.settings import Settings
+
+LEASE = "controller"
+ACTOR = "controller"
+
+
+class Reconciler:
+    """Carries every alias one step further at each tick, while it holds the lease."""
+
+    def __init__(
+        self, store: Store, settings: Settings, residency: ResidencyKeeper, launcher: Launcher, gauges: Gauges, clock: Clock
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._residency = residency
+        self._launcher = launcher
+        self._gauges = gauges
+        self._clock = clock
+        self._holder = secrets.token_hex(8)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Tick until `stop`; a failed tick is told and the next one starts from the store again."""
+        while not stop.is_set():
+            try:
+                with self._gauges.tick():
+                    await self.tick()
+            except TrimtabError as error:
+                note(f"controller: {error.message}")
+            except Exception:
+                note(f"controller: a tick failed\n{traceback.format_exc()}")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), self._settings.controller.interval_s)
+        await self._launcher.stop()
+
+    async def tick(self) -> bool:
+        """One pass over engines and aliases; False when another controller leads."""
+        lease = await self._store.acquire(
+            LEASE, self._holder, ttl_s=self._settings.controller.lease_s, now=self._clock.now()
+        )
+        self._gauges.leader(lease is not None)
+        if lease is None:
+            return False
+        aliases = await self._store.aliases()
+        cycles = await self._store.cycles(open_only=True)
+        residency = await self._residency.converge(aliases, cycles)
+        self._gauges.engines(residency.engines)
+        for alias in aliases:
+            await self._step(alias, residency, lease)
+        return True
+
+    async def _step(self, alias: Alias, residency: Residency, lease: Lease) -> None:
+        seen = await self._observe(alias, residency)
+        await self._gauges.alias(seen)
+        for action in steps.plan(seen, plan_policy(self._settings), self._clock.now()):
+            try:
+                seen = await self._execute(seen, action, lease)
+            except StaleWrite:
+                raise
+            except Conflict as error:
+                note(f"{alias.name}: {error.message}")
+                return
+
+    async def _observe(self, alias: Alias, residency: Residency) -> steps.Observed:
+        recent = await self._store.cycles(alias.name, limit=2)
+        cycle = next((c for c in recent if c.is_open), None)
+        last = next((c for c in recent if not c.is_open), None)
+        checks = await self._store.drift_checks(alias.name, limit=1)
+        job = await self._store.job(cycle.job_id) if cycle and cycle.job_id else None
+        policy, now = promotion_policy(self._settings), self._clock.now()
+        golden = heldout = shadow = watch = None
+        if cycle and cycle.state is CycleState.EVALUATING and job and job.status is JobStatus.SUCCEEDED:
+            golden, heldout = golden_ruling(job, policy), heldout_ruling(job)
+        if cycle and cycle.state in {CycleState.SHADOWING, CycleState.CANARY}:
+            judged = self._settings.alias(alias.name)
+            shadow = await shadow_ruling(self._store, alias, cycle, judged, policy, now)
+        if cycle and cycle.state is CycleState.WATCHING:
+            watch = await watch_ruling(self._store, alias, cycle, self._settings, now)
+        resident = bool(cycle and cycle.candidate and residency.everywhere(cycle.candidate))
+        return steps.Observed(
+            alias, cycle, last, checks[0] if checks else None, job, resident, golden, heldout, shadow, watch
+        )
+
+    async def _execute(self, seen: steps.Observed, action: steps.Action, lease: Lease) -> steps.Observed:
+        """Carry out one action; return what is seen now, so that the next one starts from there."""
+        alias, cycle, now, store = seen.alias, seen.cycle, self._clock.now(), self._store
+        match action:
+            case steps.OpenCycle(trigger, reason, evidence):
+                cycle = await store.open_cycle(
+                    secrets.token_hex(6), alias.name, trigger, reason=reason, evidence=evidence, now=now, actor=ACTOR, fence=lease,
+                )
+            case steps.Latch(reason):
+                alias = await store.set_health(alias.name, failures=alias.failures, latched=True, now=now)
+                await store.add_event("latched", actor=ACTOR, message=reason, now=now, alias=alias.name)
+            case _ if cycle is not None:
+                alias, cycle = await self._execute_in_cycle(alias, cycle, seen, action, lease)
+            case _:
+                raise Conflict(f"{type(action).__name__} needs an open cycle.")
+        return steps.Observed(alias, cycle, seen.last, seen.drift, seen.job, seen.resident)
+
+    async def _execute_in_cycle(
+        self, alias: Alias, cycle: Cycle, seen: steps.Observed, action: steps.Action, lease: Lease
+    ) -> tuple[Alias, Cycle]:
+        store, now = self._store, self._clock.now()
+        match action:
+            case steps.StartJob():
+                cycle = await self._start_job(alias, cycle, lease)
+            case steps.RelaunchJob(reason) if seen.job is not None:
+                await store.add_event("job_relaunched", actor=ACTOR, message=reason, now=now, alias=alias.name, cycle_id=cycle.id)
+                await self._launcher.launch(seen.job)
+            case steps.Advance(to, reason):
+                cycle = await store.advance(cycle, to, reason=reason, now=now, fence=lease)
+            case steps.StartShadow(candidate, reason):
+                evidence = {"job": dict(seen.job.result)} if seen.job else {}
+                alias = await store.set_candidate(
+                    alias.name, candidate, mirror_ratio=self._settings.mirror.ratio, now=now, fence=lease
+                )
+                cycle = await store.advance(
+                    cycle, CycleState.SHADOWING, reason=reason, now=now, evidence=evidence, candidate=candidate, fence=lease
+                )
+            case steps.NoteShadow(ruling):
+                cycle = await self._note_shadow(cycle, ruling)
+            case steps.Flip(candidate, reason):
+                alias = await store.promote(alias.name, candidate, actor=ACTOR, reason=reason, now=now, fence=lease)
+                cycle = await store.advance(cycle, CycleState.WATCHING, reason=reason, now=now, fence=lease)
+                self._gauges.promoted(alias.name)
+            case steps.RollBack(reason):
+                alias = await store.rollback(alias.name, actor=ACTOR, reason=reason, now=now, fence=lease)
+                alias = await store.set_health(alias.name, failures=alias.failures + 1, latched=alias.latched, now=now)
+                self._gauges.rolled_back(alias.name)
+                self._gauges.closed(alias.name, CycleState.ROLLED_BACK)
+                cycle = await store.cycle(cycle.id)
+            case steps.Close(to, reason):
+                alias, cycle = await self._close(alias, cycle, to, reason, lease)
+        return alias, cycle
+
+    async def _start_job(self, alias: Alias, cycle: Cycle, lease: Lease) -> Cycle:
+        """Queue before launching: a crash between the two leaves a queued job that the next tick finds silent."""
+        now = self._clock.now()
+        job = Job(
+            id=f"{cycle.id}-job", cycle_id=cycle.id, alias=alias.name, status=JobStatus.QUEUED,
+            created_at=now, updated_at=now, spec=await self._job_spec(alias, cycle),
+        )  # fmt: skip
+        await self._store.enqueue(job)
+        cycle = await self._store.advance(
+            cycle, CycleState.TRAINING, reason="A retraining job was queued.", now=now, job_id=job.id, fence=lease
+        )
+        await self._launcher.launch(job)
+        return cycle
+
+    async def _job_spec(self, alias: Alias, cycle: Cycle) -> Mapping[str, Any]:
+        """Rows before `onset` are replay, rows after it are new: the onset is where the judged window began."""
+        rows = await self._store.window(
+            alias.name, since=alias.reference_since, until=cycle.opened_at, limit=self._settings.drift.current_size, newest=True
+        )
+        return {
+            "alias": alias.name,
+            "champion": alias.champion,
+            "drift_check": cycle.evidence.get("drift", {}).get("check"),
+            "window_since": alias.reference_since,
+            "onset": rows[0].capture.at if rows else cycle.opened_at,
+            "until": cycle.opened_at,
+        }
+
+    async def _note_shadow(self, cycle: Cycle, ruling: Ruling) -> Cycle:
+        told = cycle.evidence.get("shadow", {})
+        if told.get("pairs") == ruling.pairs and told.get("decision") == ruling.decision:
+            return cycle
+        return await self._store.note_evidence(cycle, {"shadow": shadow_evidence(ruling)}, now=self._clock.now())
+
+    async def _close(self, alias: Alias, cycle: Cycle, to: CycleState, reason: str, lease: Lease) -> tuple[Alias, Cycle]:
+        now = self._clock.now()
+        if alias.candidate is not None:
+            alias = await self._store.set_candidate(alias.name, None, mirror_ratio=0.0, now=now, fence=lease)
+        cycle = await self._store.advance(cycle, to, reason=reason, now=now, fence=lease)
+        if to is not CycleState.DONE:
+            alias = await self._store.set_health(alias.name, failures=alias.failures + 1, latched=alias.latched, now=now)
+        self._gauges.closed(alias.name, to)
+        return alias, cycle
+
+
+def shadow_evidence(ruling: Ruling) -> Mapping[str, Any]:
+    """The running comparison as the cycle keeps it and the console shows it."""
+    reasons: Sequence[str] = ruling.reasons
+    return {
+        "pairs": ruling.pairs,
+        "champion_mean": ruling.champion_mean,
+        "candidate_mean": ruling.candidate_mean,
+        "evidence": ruling.evidence,
+        "needed": ruling.needed,
+        "decision": str(ruling.decision),
+        "reason": reasons[0],
+        "reasons": list(reasons),
+    }

@@ -1,0 +1,116 @@
+"""/api/v1/adapters: what there is, and new ones from files or from a folder of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+
+from service.control.api_models import NewAdapter
+from service.control.context import Control
+from service.control.views import View, adapter_view, plain
+from service.core.errors import BadAdapter, BadRequest
+from service.core.names import check_alias
+from service.core.records import Adapter
+
+FILES = frozenset({"adapter_config.json", "adapter_model.safetensors"})
+
+
+def adapter_routes(control: Control) -> APIRouter:
+    routes = APIRouter(prefix="/adapters", tags=["adapters"])
+    store = control.store
+
+    async def view(adapter: Adapter) -> View:
+        return adapter_view(adapter, (await store.routing()).engines)
+
+    @routes.get("")
+    async def adapters(alias: str | None = None) -> View:
+        """All adapters, or one alias's, newest first."""
+        engines = (await store.routing()).engines
+        return {"data": [adapter_view(adapter, engines) for adapter in await store.adapters(alias)]}
+
+    @routes.get("/{name}")
+    async def adapter(name: str) -> View:
+        """One adapter with its manifest: the data, settings and digests that it was made from."""
+        found = await store.adapter(name)
+        return {**await view(found), "base_digest": found.base_digest, "manifest": plain(found.manifest)}
+
+    @routes.post("", status_code=201, openapi_extra=_BODY)
+    async def add(request: Request) -> View:
+        """Add a PEFT LoRA: JSON with a folder's path, or a form with the two files."""
+        kind = request.headers.get("content-type", "").partition(";")[0].strip()
+        if kind == "multipart/form-data":
+            added = await _from_form(control, request)
+        elif kind == "application/json":
+            added = await _from_path(control, await request.body())
+        else:
+            raise BadRequest("Send JSON with 'alias' and 'path', or a multipart form with 'alias' and 'files'.")
+        await control.on_change()
+        return await view(added)
+
+    return routes
+
+
+async def _from_path(control: Control, body: bytes) -> Adapter:
+    try:
+        wanted = NewAdapter.model_validate_json(body)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"]) or "body"
+        raise BadRequest(f"{where}: {fault['msg']}.", param=where) from error
+    folder = Path(wanted.path)
+    alias = (await control.store.alias(check_alias(wanted.alias))).name
+    if not await asyncio.to_thread(folder.is_dir):
+        raise BadAdapter(f"There is no folder {wanted.path} on the server's machine.", param="path")
+    return await control.add_adapter(alias, folder)
+
+
+async def _from_form(control: Control, request: Request) -> Adapter:
+    async with request.form(max_files=len(FILES), max_fields=1) as form:
+        alias = form.get("alias")
+        files = [item for item in form.getlist("files") if isinstance(item, UploadFile)]
+        if not isinstance(alias, str):
+            raise BadRequest("The form lacks the field 'alias'.", param="alias")
+        if {file.filename for file in files} != FILES or len(files) != len(FILES):
+            raise BadAdapter(f"Send exactly these files as 'files': {', '.join(sorted(FILES))}.", param="files")
+        name = (await control.store.alias(check_alias(alias))).name
+        parent = control.settings.state_dir / "uploads"
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent) as folder:
+            for file in files:
+                await asyncio.to_thread(_copy, file, Path(folder) / str(file.filename))
+            return await control.add_adapter(name, Path(folder))
+
+
+def _copy(file: UploadFile, target: Path) -> None:
+    with target.open("wb") as sink:
+        shutil.copyfileobj(file.file, sink)
+
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": NewAdapter.model_json_schema()},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["alias", "files"],
+                    "properties": {
+                        "alias": {"type": "string"},
+                        "files": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "description": "adapter_config.json and adapter_model.safetensors",
+                        },
+                    },
+                }
+            },
+        },
+    }
+}

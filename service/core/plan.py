@@ -1,0 +1,263 @@
+"""What to do now: the desired and the observed state of one alias → actions. The reconciler only carries them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from service.core.cycle import CycleState, Trigger
+from service.core.names import BASE
+from service.core.promotion import Decision, Ruling
+from service.core.records import Alias, Cycle, DriftCheck, Job, JobPhase, JobStatus
+
+DRIFTED = "DRIFTED"
+
+
+class Mode(StrEnum):
+    """How much the loop may do alone: all of it, all but the flip, or nothing."""
+
+    AUTO = "auto"
+    APPROVE = "approve"
+    MANUAL = "manual"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPolicy:
+    mode: Mode
+    cooldown_s: float
+    max_failures: int
+    stale_after_s: float
+    max_attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One alias as the controller sees it now.
+
+    `resident` tells whether the open cycle's candidate is verified on every ready engine; `golden`, `heldout`, `shadow`
+    and `watch` are the rulings on the evidence that the cycle's state asks for, None where it asks for none.
+    """
+
+    alias: Alias
+    cycle: Cycle | None = None
+    last: Cycle | None = None
+    drift: DriftCheck | None = None
+    job: Job | None = None
+    resident: bool = False
+    golden: Ruling | None = None
+    heldout: Ruling | None = None
+    shadow: Ruling | None = None
+    watch: Ruling | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCycle:
+    trigger: Trigger
+    reason: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StartJob:
+    """Queue a job for the cycle, launch it, and go on to training."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelaunchJob:
+    """The job's process is gone: launch it again under the same id."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    to: CycleState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartShadow:
+    candidate: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoteShadow:
+    """Keep the running comparison with the cycle, so that people can follow it."""
+
+    ruling: Ruling
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    candidate: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End the cycle; an outcome other than `done` counts towards the latch."""
+
+    to: CycleState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Latch:
+    reason: str
+
+
+Action = OpenCycle | StartJob | RelaunchJob | Advance | StartShadow | NoteShadow | Flip | RollBack | Close | Latch
+
+
+def plan(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Action]:
+    """The next steps for one alias; empty when there is nothing to do but wait."""
+    if seen.cycle is None:
+        return _between_cycles(seen, policy, now)
+    match seen.cycle.state:
+        case CycleState.OPEN:
+            return [StartJob()]
+        case CycleState.TRAINING:
+            return _training(seen.job, policy, now)
+        case CycleState.EVALUATING:
+            return _evaluating(seen, policy, now)
+        case CycleState.SHADOWING | CycleState.CANARY:
+            return _shadowing(seen, policy)
+        case CycleState.PROMOTING:
+            return _promoting(seen)
+        case CycleState.WATCHING:
+            return _watching(seen)
+        case _:
+            return []
+
+
+def _between_cycles(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Action]:
+    alias, check, last = seen.alias, seen.drift, seen.last
+    if alias.latched:
+        return []
+    if alias.failures >= policy.max_failures:
+        return [Latch(f"{alias.failures} cycles in a row failed; `trimtab aliases unlatch {alias.name}` allows the next.")]
+    if policy.mode is Mode.MANUAL or check is None or check.verdict != DRIFTED or not check.retrain:
+        return []
+    if check.at <= alias.reference_since:
+        return []
+    if last is not None and last.closed_at is not None:
+        if check.at <= last.closed_at or now - last.closed_at < policy.cooldown_s:
+            return []
+    evidence = {
+        "drift": {
+            "check": check.id,
+            "at": check.at,
+            "reasons": list(check.reasons),
+            "scores": [dict(score) for score in check.scores],
+            "quality_reference": check.quality_reference,
+            "quality_current": check.quality_current,
+        }
+    }
+    return [OpenCycle(Trigger.DRIFT, check.reasons[0] if check.reasons else "The traffic drifted.", evidence)]
+
+
+def _training(job: Job | None, policy: PlanPolicy, now: float) -> Sequence[Action]:
+    ended = _ended_badly(job, policy, now)
+    if ended is not None or job is None:
+        return ended or []
+    if job.status is JobStatus.SUCCEEDED or job.phase in {JobPhase.EVALUATING, JobPhase.PUBLISHING}:
+        return [Advance(CycleState.EVALUATING, "The adapter is trained.")]
+    return []
+
+
+def _evaluating(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Action]:
+    job = seen.job
+    ended = _ended_badly(job, policy, now)
+    if ended is not None or job is None:
+        return ended or []
+    if job.status is not JobStatus.SUCCEEDED:
+        return []
+    candidate = job.result.get("adapter")
+    if not isinstance(candidate, str):
+        return [Close(CycleState.FAILED, "The job reported success without an adapter.")]
+    for name, gate in (("golden", seen.golden), ("held-out", seen.heldout)):
+        if gate is None or gate.decision is Decision.HOLD:
+            why = gate.reasons[0] if gate else "It was not evaluated."
+            return [Close(CycleState.FAILED, f"No {name} evidence, so nothing is promoted. {why}")]
+        if gate.decision is Decision.REJECT:
+            return [Close(CycleState.REJECTED, gate.reasons[0])]
+    reasons = " ".join(gate.reasons[0] for gate in (seen.golden, seen.heldout) if gate)
+    return [StartShadow(candidate, reasons)]
+
+
+def _shadowing(seen: Observed, policy: PlanPolicy) -> Sequence[Action]:
+    ruling = seen.shadow
+    if ruling is None:
+        return []
+    note = NoteShadow(ruling)
+    if ruling.decision is Decision.REJECT:
+        return [note, Close(CycleState.REJECTED, ruling.reasons[0])]
+    if ruling.decision is not Decision.PROMOTE:
+        return [note]
+    cycle = seen.cycle
+    if policy.mode is not Mode.AUTO and not (cycle and cycle.evidence.get("approved")):
+        return [note]
+    return [note, Advance(CycleState.PROMOTING, ruling.reasons[0])]
+
+
+def _promoting(seen: Observed) -> Sequence[Action]:
+    cycle = seen.cycle
+    if cycle is None or cycle.candidate is None:
+        return [Close(CycleState.FAILED, "There is no candidate to promote.")]
+    if seen.alias.champion == cycle.candidate:
+        return [Advance(CycleState.WATCHING, "The alias already serves the candidate.")]
+    if not seen.resident:
+        return []
+    return [Flip(cycle.candidate, str(cycle.evidence.get("shadow", {}).get("reason", "The shadow evidence sufficed.")))]
+
+
+def _watching(seen: Observed) -> Sequence[Action]:
+    if seen.cycle and seen.alias.champion != seen.cycle.candidate:
+        return [Close(CycleState.DONE, f"{seen.alias.champion} took its place by hand.")]
+    ruling = seen.watch
+    if ruling is None or ruling.decision is Decision.HOLD:
+        return []
+    if ruling.decision is Decision.REJECT:
+        return [RollBack(ruling.reasons[0])]
+    return [Close(CycleState.DONE, ruling.reasons[0])]
+
+
+def _ended_badly(job: Job | None, policy: PlanPolicy, now: float) -> Sequence[Action] | None:
+    """What to do about a job that is gone, failed, or silent; None for one that is well."""
+    if job is None:
+        return [Close(CycleState.FAILED, "The cycle's job is not in the store.")]
+    if job.status in {JobStatus.FAILED, JobStatus.CANCELLED}:
+        return [Close(CycleState.FAILED, job.error or f"The job was {job.status}.")]
+    if job.status is JobStatus.SUCCEEDED:
+        return None
+    silent_s = now - max(job.updated_at, job.heartbeat_at or 0.0)
+    if silent_s <= policy.stale_after_s:
+        return None
+    if job.attempts >= policy.max_attempts:
+        return [Close(CycleState.FAILED, f"The job died {job.attempts} times (silent for {silent_s:.0f} s).")]
+    return [RelaunchJob(f"The job was silent for {silent_s:.0f} s.")]
+
+
+def desired_adapters(aliases: Iterable[Alias], cycles: Iterable[Cycle]) -> frozenset[str]:
+    """The adapters that every engine should hold: champions, previous ones, and open cycles' candidates."""
+    wanted: set[str | None] = set()
+    for alias in aliases:
+        wanted |= {alias.champion, alias.previous, alias.candidate}
+    wanted |= {cycle.candidate for cycle in cycles if cycle.is_open}
+    return frozenset(name for name in wanted if name is not None and name != BASE)
+
+
+def removable(resident: Iterable[str], desired: frozenset[str], undesired_since: Mapping[str, float], *, now: float,
+              drain_s: float) -> frozenset[str]:
+    """Adapters to unload: nobody wants them, and requests that were pinned to them have had `drain_s` to end."""
+    return frozenset(
+        name for name in resident if name not in desired and now - undesired_since.get(name, now) >= drain_s
+    )

@@ -1,0 +1,164 @@
+"""Whether the evidence suffices to promote: anytime-valid, so it may be looked at after every request.
+
+For paired scores the differences d = candidate - champion lie in [-1, 1]. Against the null "the mean of d is at most m",
+each bet λ gives the test martingale K_t = Π (1 + λ (d_i - m)); a mixture over bets stays one, so by Ville's inequality
+P(sup K_t ≥ 1/α) ≤ α however often it is watched (Waudby-Smith & Ramdas, "Estimating means of bounded random variables
+by betting", JRSS-B 2024).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+_BETS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
+_WATCH_PATIENCE = 3
+"""A watch that lacks labels ends after this many times its length, so that the alias is not blocked for ever."""
+
+
+class Decision(StrEnum):
+    """Worst wins: a REJECT outweighs a HOLD, a HOLD a PROMOTE."""
+
+    PROMOTE = "promote"
+    HOLD = "hold"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a promotion needs. `golden_margin` is how much worse than the champion's the golden score may be."""
+
+    alpha: float
+    min_pairs: int
+    max_pairs: int
+    max_shadow_s: float
+    golden_margin: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One labelled request, judged twice; scores in 0..1."""
+
+    champion: float
+    candidate: float
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenScores:
+    """Mean scores on the golden set, and its size."""
+
+    champion: float
+    candidate: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """A decision with its reasons and the numbers behind it. `evidence` reaches `needed` when the case is proven."""
+
+    decision: Decision
+    reasons: tuple[str, ...]
+    pairs: int = 0
+    champion_mean: float | None = None
+    candidate_mean: float | None = None
+    evidence: float = 1.0
+    needed: float = math.inf
+
+
+def e_value(differences: Sequence[float], *, null_mean: float = 0.0) -> float:
+    """Evidence against "the mean difference is at most `null_mean`": ≥ 1/α with chance ≤ α if that is true.
+
+    Args:
+        differences: in [-1, 1], in the order in which they came.
+        null_mean: in (-1, 1).
+    """
+    scale = 1.0 / (1.0 + null_mean)
+    logs = [math.fsum(math.log1p(bet * scale * (d - null_mean)) for d in differences) for bet in _BETS]
+    top = max(logs)
+    return math.exp(min(top, 700.0)) * math.fsum(math.exp(value - top) for value in logs) / len(logs)
+
+
+def judge_golden(golden: GoldenScores | None, policy: Policy) -> Ruling:
+    """The golden set is a gate: missing, empty or NaN evidence holds, a loss beyond the margin rejects."""
+    if golden is None or golden.n <= 0:
+        return Ruling(Decision.HOLD, ("The golden set has not been evaluated.",))
+    if not (math.isfinite(golden.champion) and math.isfinite(golden.candidate)):
+        return Ruling(Decision.HOLD, ("The golden evaluation holds values that are not numbers.",))
+    loss = golden.champion - golden.candidate
+    told = f"golden set {golden.champion:.1%} → {golden.candidate:.1%} on {golden.n} examples"
+    if loss > policy.golden_margin:
+        return Ruling(Decision.REJECT, (f"The {told} loses more than the margin of {policy.golden_margin:.1%}.",))
+    return Ruling(Decision.PROMOTE, (f"The {told} stays within the margin of {policy.golden_margin:.1%}.",))
+
+
+def judge_shadow(pairs: Sequence[Pair], policy: Policy, *, elapsed_s: float) -> Ruling:
+    """Promote once the candidate is proven better, reject once it is proven worse or time or samples have run out."""
+    needed = 1.0 / policy.alpha
+    if any(not math.isfinite(p.champion) or not math.isfinite(p.candidate) for p in pairs):
+        return Ruling(Decision.HOLD, ("The shadow evidence holds values that are not numbers.",), needed=needed)
+    n = len(pairs)
+    if n == 0:
+        if elapsed_s >= policy.max_shadow_s:
+            return Ruling(Decision.REJECT, ("Time ran out without one labelled pair.",), needed=needed)
+        return Ruling(Decision.HOLD, ("No labelled pair yet.",), needed=needed)
+    differences = [p.candidate - p.champion for p in pairs]
+    champion = math.fsum(p.champion for p in pairs) / n
+    candidate = math.fsum(p.candidate for p in pairs) / n
+    better = e_value(differences)
+    worse = e_value([-d for d in differences])
+    told = f"champion {champion:.1%}, candidate {candidate:.1%} on {n} labelled pairs"
+
+    def ruling(decision: Decision, reason: str) -> Ruling:
+        return Ruling(decision, (reason,), n, champion, candidate, better, needed)
+
+    if n < policy.min_pairs:
+        return ruling(Decision.HOLD, f"{told}: at least {policy.min_pairs} are needed.")
+    if better >= needed:
+        return ruling(Decision.PROMOTE, f"{told}: evidence {better:.1f} reaches {needed:.1f}.")
+    if worse >= needed:
+        return ruling(Decision.REJECT, f"{told}: the candidate is worse (evidence {worse:.1f} of {needed:.1f}).")
+    if n >= policy.max_pairs:
+        return ruling(Decision.REJECT, f"{told}: not proven better within {policy.max_pairs} pairs.")
+    if elapsed_s >= policy.max_shadow_s:
+        return ruling(Decision.REJECT, f"{told}: not proven better within {policy.max_shadow_s:.0f} s.")
+    return ruling(Decision.HOLD, f"{told}: evidence {better:.1f} of {needed:.1f}.")
+
+
+def judge_watch(
+    scores: Sequence[float], *, baseline: float, policy: Policy, min_labelled: int, elapsed_s: float, watch_s: float
+) -> Ruling:
+    """After a promotion: REJECT means roll back, PROMOTE means the watch is over, HOLD means go on watching.
+
+    Args:
+        scores: the new champion's scores on labelled requests since it was promoted, each in 0..1.
+        baseline: the champion's mean score while it was still the previous one (0..1).
+    """
+    needed = 1.0 / policy.alpha
+    clean = [s for s in scores if math.isfinite(s)]
+    n = len(clean)
+    mean = math.fsum(clean) / n if n else None
+    worse = e_value([baseline - s for s in clean]) if n else 1.0
+
+    def ruling(decision: Decision, reason: str) -> Ruling:
+        return Ruling(decision, (reason,), n, baseline, mean, worse, needed)
+
+    if n >= min_labelled and worse >= needed:
+        return ruling(
+            Decision.REJECT, f"Quality {mean:.1%} on {n} labelled requests is below the previous {baseline:.1%}."
+        )
+    if n < min_labelled and elapsed_s >= _WATCH_PATIENCE * watch_s:
+        return ruling(Decision.PROMOTE, f"The watch ended with only {n} labelled requests: too few to fault it.")
+    if elapsed_s < watch_s or n < min_labelled:
+        return ruling(Decision.HOLD, f"Watched for {elapsed_s:.0f} of {watch_s:.0f} s, {n} labelled requests.")
+    return ruling(Decision.PROMOTE, f"Quality {mean:.1%} on {n} labelled requests holds against {baseline:.1%}.")
+
+
+def worst(rulings: Sequence[Ruling]) -> Decision:
+    """Of several gates the worst wins; no gate at all holds."""
+    found = {ruling.decision for ruling in rulings}
+    for decision in (Decision.REJECT, Decision.HOLD, Decision.PROMOTE):
+        if decision in found:
+            return decision
+    return Decision.HOLD

@@ -1,0 +1,229 @@
+"""Adapters, aliases, engines. An alias changes only together with its version and an audit event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from service.core.cycle import CycleState
+from service.core.errors import Conflict, NotFound
+from service.core.names import BASE, check_alias
+from service.core.records import Adapter, Alias, Cycle, EngineView, Lease
+from service.core.routing import RoutingTable
+from service.drivers import schema
+from service.drivers.cycles import move_cycle, open_cycle_of, record_event
+from service.drivers.database import Database
+from service.drivers.schema import adapters, aliases, engines, record_values
+
+_SYSTEM = "trimtab"
+
+
+class SqlRegistry:
+    """`service.ports.Registry` over SQL."""
+
+    _db: Database
+
+    async def add_alias(self, name: str, *, champion: str = BASE, now: float) -> Alias:
+        alias = Alias(check_alias(name), champion, updated_at=now, reference_since=now)
+        values = record_values(aliases, alias)
+        async with self._db.write() as connection:
+            await _check_adapter(connection, champion)
+            added = await connection.execute(self._db.insert(aliases).values(values).on_conflict_do_nothing())
+            if added.rowcount:
+                await record_event(
+                    connection, "alias.created", actor=_SYSTEM, message=f"{name!r} serves {champion!r}.", now=now,
+                    alias=name, evidence={"champion": champion},
+                )  # fmt: skip
+            return await _alias(connection, name)
+
+    async def alias(self, name: str) -> Alias:
+        async with self._db.read() as connection:
+            return await _alias(connection, name)
+
+    async def aliases(self) -> Sequence[Alias]:
+        async with self._db.read() as connection:
+            rows = await connection.execute(select(aliases).order_by(aliases.c.name))
+            return [Alias(**row._asdict()) for row in rows]
+
+    async def add_adapter(self, adapter: Adapter) -> None:
+        async with self._db.write() as connection:
+            added = await connection.execute(
+                self._db.insert(adapters).values(record_values(adapters, adapter)).on_conflict_do_nothing()
+            )
+            if added.rowcount:
+                await record_event(
+                    connection, "adapter.added", actor=_SYSTEM, message=f"{adapter.name!r} is registered.",
+                    now=adapter.created_at, alias=adapter.alias, cycle_id=adapter.cycle_id,
+                    evidence={"adapter": adapter.name, "digest": adapter.digest, "base_digest": adapter.base_digest},
+                )  # fmt: skip
+                return
+            kept = await _adapter(connection, adapter.name)
+            if kept.digest != adapter.digest:
+                raise Conflict(f"{adapter.name!r} names other content ({kept.digest}); names are never used twice.")
+
+    async def adapter(self, name: str) -> Adapter:
+        async with self._db.read() as connection:
+            return await _adapter(connection, name)
+
+    async def adapters(self, alias: str | None = None) -> Sequence[Adapter]:
+        query = select(adapters).order_by(adapters.c.created_at.desc(), adapters.c.name)
+        if alias is not None:
+            query = query.where(adapters.c.alias == alias)
+        async with self._db.read() as connection:
+            return [Adapter(**row._asdict()) for row in await connection.execute(query)]
+
+    async def set_candidate(
+        self, alias: str, candidate: str | None, *, mirror_ratio: float, now: float, fence: Lease | None = None
+    ) -> Alias:
+        """What already is so stays as it is. NotFound for an adapter that nobody registered."""
+        ratio = mirror_ratio if candidate else 0.0
+        async with self._db.write(fence) as connection:
+            current = await _locked(connection, alias)
+            if (current.candidate, current.mirror_ratio) == (candidate, ratio):
+                return current
+            await _check_adapter(connection, candidate)
+            told = f"{candidate!r} answers {ratio:.0%} in shadow." if candidate else "No adapter is in shadow."
+            return await _change(
+                connection, alias, "alias.candidate", actor="controller", message=told, now=now,
+                evidence={"candidate": candidate, "mirror_ratio": ratio},
+                values={"candidate": candidate, "mirror_ratio": ratio, "canary_ratio": 0.0},
+            )  # fmt: skip
+
+    async def promote(
+        self, alias: str, adapter: str, *, actor: str, reason: str, now: float, fence: Lease | None = None
+    ) -> Alias:
+        """What already is champion stays so, without a new version.
+
+        Raises Conflict, where a controller promotes (`fence` is given), for what is no longer the candidate:
+        somebody rolled it back meanwhile.
+        """
+        async with self._db.write(fence) as connection:
+            current = await _locked(connection, alias)
+            if current.champion == adapter:
+                return current
+            if fence is not None and current.candidate != adapter:
+                raise Conflict(
+                    f"{adapter!r} is not the candidate of {alias!r} any more ({current.candidate!r} is); "
+                    "start a new cycle, or promote it by hand."
+                )
+            await _check_adapter(connection, adapter)
+            return await _change(
+                connection, alias, "alias.promoted", actor=actor, message=reason, now=now,
+                evidence={"champion": adapter, "previous": current.champion},
+                values={
+                    "champion": adapter, "previous": current.champion, "candidate": None, "mirror_ratio": 0.0,
+                    "canary_ratio": 0.0, "reference_since": now, "failures": 0,
+                },
+            )  # fmt: skip
+
+    async def rollback(self, alias: str, *, actor: str, reason: str, now: float, fence: Lease | None = None) -> Alias:
+        async with self._db.write(fence) as connection:
+            current = await _locked(connection, alias)
+            cycle = await open_cycle_of(connection, alias)
+            if cycle is None and current.previous is None:
+                raise Conflict(f"{alias!r} has neither an open cycle nor a previous adapter to roll back to.")
+            values: dict[str, Any] = {"candidate": None, "mirror_ratio": 0.0, "canary_ratio": 0.0}
+            if current.previous is not None and _has_promoted(cycle, current):
+                values |= {"champion": current.previous, "previous": current.champion, "reference_since": now}
+            evidence = {"from": current.champion, "to": values.get("champion", current.champion)}
+            if cycle is not None:
+                await move_cycle(
+                    connection, cycle, CycleState.ROLLED_BACK, reason=reason, now=now, actor=actor,
+                    evidence={"rollback": evidence},
+                )  # fmt: skip
+            return await _change(
+                connection, alias, "alias.rolled_back", actor=actor, message=reason, now=now,
+                evidence=evidence, values=values, cycle_id=cycle.id if cycle else None,
+            )  # fmt: skip
+
+    async def set_health(self, alias: str, *, failures: int, latched: bool, now: float) -> Alias:
+        async with self._db.write() as connection:
+            current = await _locked(connection, alias)
+            if (current.failures, current.latched) == (failures, latched):
+                return current
+            told = f"{failures} failures in a row" + ("; latched until a person clears it." if latched else ".")
+            values = {"failures": failures, "latched": latched}
+            return await _change(
+                connection, alias, "alias.health", actor="controller", message=told, now=now, evidence=values,
+                values=values,
+            )  # fmt: skip
+
+    async def report_engines(self, engines: Sequence[EngineView]) -> None:
+        table = schema.engines
+        views = [record_values(table, view) | {"resident": sorted(view.resident)} for view in engines]
+        async with self._db.write() as connection:
+            await connection.execute(delete(table).where(table.c.url.not_in([view["url"] for view in views])))
+            if views:
+                upsert = self._db.insert(table)
+                fresh = {column.name: upsert.excluded[column.name] for column in table.columns}
+                await connection.execute(upsert.on_conflict_do_update(index_elements=[table.c.url], set_=fresh), views)
+
+    async def routing(self) -> RoutingTable:
+        async with self._db.read() as connection:
+            alias_rows = await connection.execute(select(aliases))
+            adapter_rows = await connection.execute(select(adapters.c.name, adapters.c.alias))
+            engine_rows = await connection.execute(select(engines).order_by(engines.c.url))
+        views = tuple(_engine_view(row._asdict()) for row in engine_rows)
+        return RoutingTable(
+            aliases={row.name: Alias(**row._asdict()) for row in alias_rows},
+            adapters={row.name: row.alias for row in adapter_rows},
+            engines=views,
+            base_models=frozenset(view.base_model for view in views if view.base_model),
+        )
+
+
+def _has_promoted(cycle: Cycle | None, alias: Alias) -> bool:
+    """Whether a rollback returns to the previous adapter: a cycle may be found between its flip and its next state."""
+    if cycle is None or cycle.state is CycleState.WATCHING:
+        return True
+    return cycle.state is CycleState.PROMOTING and cycle.candidate == alias.champion
+
+
+def _engine_view(values: dict[str, Any]) -> EngineView:
+    return EngineView(**values | {"resident": frozenset(values["resident"])})
+
+
+async def _alias(connection: AsyncConnection, name: str, *, lock: bool = False) -> Alias:
+    query = select(aliases).where(aliases.c.name == name)
+    if lock:
+        query = query.with_for_update(key_share=True)
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no alias {name!r}; `trimtab aliases` lists those there are.", param="alias")
+    return Alias(**row._asdict())
+
+
+async def _locked(connection: AsyncConnection, name: str) -> Alias:
+    return await _alias(connection, name, lock=True)
+
+
+async def _adapter(connection: AsyncConnection, name: str) -> Adapter:
+    row = (await connection.execute(select(adapters).where(adapters.c.name == name))).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no adapter {name!r}; `trimtab adapters` lists those there are.", param="adapter")
+    return Adapter(**row._asdict())
+
+
+async def _check_adapter(connection: AsyncConnection, name: str | None) -> None:
+    if name is not None and name != BASE:
+        await _adapter(connection, name)
+
+
+async def _change(
+    connection: AsyncConnection, alias: str, kind: str, *, actor: str, message: str, now: float,
+    evidence: Mapping[str, Any], values: Mapping[str, Any], cycle_id: str | None = None,
+) -> Alias:  # fmt: skip
+    changed = (
+        update(aliases)
+        .where(aliases.c.name == alias)
+        .values(**values, version=aliases.c.version + 1, updated_at=now)
+        .returning(aliases)
+    )
+    row = (await connection.execute(changed)).one()
+    await record_event(
+        connection, kind, actor=actor, message=message, now=now, alias=alias, cycle_id=cycle_id, evidence=evidence
+    )
+    return Alias(**row._asdict())

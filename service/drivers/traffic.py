@@ -1,0 +1,167 @@
+"""Captures, shadow replies and feedback.
+
+A capture knows its latest feedback (`feedback_id`, `labelled`), so that a window reads only the rows that it returns.
+Rows are first added and committed, then joined in a second transaction: whichever of capture and feedback commits
+last sees the other, and a batch that stopped between the two is sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import Row, Select, Table, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from service.core.errors import NotFound
+from service.core.records import Capture, Feedback, Labelled, PairedReply, ShadowReply
+from service.drivers import schema
+from service.drivers.database import Database
+from service.drivers.schema import captures, feedback, record_values, shadow_replies
+
+_BATCH = 500
+_CAPTURE = [column for column in captures.columns if column.name not in ("feedback_id", "labelled")]
+_FEEDBACK = list(feedback.columns)
+_SHADOW = list(shadow_replies.columns)
+_SERVED = (captures.c.status.between(200, 299), captures.c.error.is_(None))
+
+
+class SqlTraffic:
+    """`service.ports.Traffic` over SQL."""
+
+    _db: Database
+
+    async def add_captures(self, captures: Sequence[Capture]) -> None:
+        await self._add(schema.captures, captures)
+        await self._join_feedback([capture.request_id for capture in captures])
+
+    async def add_shadow_replies(self, replies: Sequence[ShadowReply]) -> None:
+        await self._add(shadow_replies, replies)
+
+    async def add_feedback(self, feedback: Sequence[Feedback]) -> None:
+        await self._add(schema.feedback, feedback)
+        await self._join_feedback([one.request_id for one in feedback])
+
+    async def window(
+        self, alias: str, *, since: float, until: float | None = None, limit: int, newest: bool = False,
+        labelled_only: bool = False,
+    ) -> Sequence[Labelled]:  # fmt: skip
+        query = _of_alias(_labelled_select(), alias, since, labelled_only=labelled_only).limit(limit)
+        if until is not None:
+            query = query.where(captures.c.at <= until)
+        if newest:
+            query = query.order_by(captures.c.at.desc(), captures.c.request_id.desc())
+        else:
+            query = query.order_by(captures.c.at, captures.c.request_id)
+        async with self._db.read() as connection:
+            found = [_labelled(row) for row in await connection.execute(query)]
+        return found[::-1] if newest else found
+
+    async def paired(self, alias: str, candidate: str, *, since: float, limit: int) -> Sequence[PairedReply]:
+        """Failed replies of either side make no pair."""
+        both = captures.join(feedback, feedback.c.id == captures.c.feedback_id).join(
+            shadow_replies, shadow_replies.c.request_id == captures.c.request_id
+        )
+        query = _of_alias(select(*_CAPTURE, *_FEEDBACK, *_SHADOW).select_from(both), alias, since, labelled_only=True)
+        query = (
+            query.where(
+                captures.c.adapter != candidate,
+                shadow_replies.c.candidate == candidate,
+                shadow_replies.c.status.between(200, 299),
+                shadow_replies.c.error.is_(None),
+            )
+            .order_by(captures.c.at, captures.c.request_id)
+            .limit(limit)
+        )
+        async with self._db.read() as connection:
+            rows = (await connection.execute(query)).all()
+        return [PairedReply(_capture(row), _feedback(row), _shadow(row)) for row in rows]
+
+    async def capture(self, request_id: str) -> Labelled:
+        async with self._db.read() as connection:
+            query = _labelled_select().where(captures.c.request_id == request_id)
+            row = (await connection.execute(query)).one_or_none()
+        if row is None:
+            raise NotFound(
+                f"There is no request {request_id!r}; captures arrive a moment after the reply.", param="request_id"
+            )
+        return _labelled(row)
+
+    async def count(self, alias: str, *, since: float, labelled_only: bool = False) -> int:
+        """Successful captures after `since`."""
+        query = _of_alias(select(func.count()).select_from(captures), alias, since, labelled_only=labelled_only)
+        async with self._db.read() as connection:
+            return int((await connection.execute(query)).scalar_one())
+
+    async def _add(self, table: Table, records: Sequence[object]) -> None:
+        if not records:
+            return
+        rows = [record_values(table, record) for record in records]
+        async with self._db.write() as connection:
+            await connection.execute(self._db.insert(table).on_conflict_do_nothing(), rows)
+
+    async def _join_feedback(self, request_ids: Sequence[str]) -> None:
+        for batch in _batches(request_ids):
+            async with self._db.write() as connection:
+                await _join(connection, batch)
+
+
+async def _join(connection: AsyncConnection, request_ids: Sequence[str]) -> None:
+    told = select(feedback.c.request_id).where(feedback.c.request_id.in_(request_ids))
+    # Locked first: the update then sees all feedback that was committed before the lock was granted.
+    locking = (
+        select(captures.c.request_id)
+        .where(captures.c.request_id.in_(told))
+        .order_by(captures.c.request_id)
+        .with_for_update()
+    )
+    found = list((await connection.execute(locking)).scalars())
+    if not found:
+        return
+    newest = (
+        select(feedback)
+        .where(feedback.c.request_id == captures.c.request_id)
+        .order_by(feedback.c.at.desc(), feedback.c.id.desc())
+        .limit(1)
+        .correlate(captures)
+    )
+    is_label = or_(feedback.c.rating.is_not(None), feedback.c.expected.is_not(None))
+    await connection.execute(
+        update(captures)
+        .where(captures.c.request_id.in_(found))
+        .values(
+            feedback_id=newest.with_only_columns(feedback.c.id).scalar_subquery(),
+            labelled=newest.with_only_columns(is_label).scalar_subquery(),
+        )
+    )
+
+
+def _labelled_select() -> Select[Any]:
+    joined = captures.outerjoin(feedback, feedback.c.id == captures.c.feedback_id)
+    return select(*_CAPTURE, *_FEEDBACK).select_from(joined)
+
+
+def _of_alias(query: Select[Any], alias: str, since: float, *, labelled_only: bool) -> Select[Any]:
+    query = query.where(captures.c.alias == alias, captures.c.at > since, *_SERVED)
+    return query.where(captures.c.labelled.is_(True)) if labelled_only else query
+
+
+def _capture(row: Row[Any]) -> Capture:
+    return Capture(*row[: len(_CAPTURE)])
+
+
+def _feedback(row: Row[Any]) -> Feedback:
+    return Feedback(*row[len(_CAPTURE) : len(_CAPTURE) + len(_FEEDBACK)])
+
+
+def _shadow(row: Row[Any]) -> ShadowReply:
+    return ShadowReply(*row[len(_CAPTURE) + len(_FEEDBACK) :])
+
+
+def _labelled(row: Row[Any]) -> Labelled:
+    return Labelled(_capture(row), None if row[len(_CAPTURE)] is None else _feedback(row))
+
+
+def _batches(request_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(request_ids), _BATCH):
+        yield request_ids[start : start + _BATCH]

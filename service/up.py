@@ -1,0 +1,71 @@
+"""`trimtab up`: every process of one machine, each restarted when it dies, stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from pathlib import Path
+
+import httpx
+
+from service.core.errors import TrimtabError
+from service.processes import ChildSpec, check_port_free, keep_running, note, stop_on_signals
+from service.settings import Settings
+
+_TELL_EVERY_S = 10.0
+
+
+async def run_up(settings: Settings, config: Path | None, overrides: dict[str, str]) -> None:
+    """Run engine (unless `engines` names some), gateway, controller and monitor until a signal comes.
+
+    Raises:
+        TrimtabError: a process cannot work with these settings; its own words are the message.
+    """
+    stop = stop_on_signals()
+    _check_ports(settings)
+    roles = ["serve", "controller", "monitor"] if settings.drift.enabled else ["serve", "controller"]
+    if not settings.engines:
+        roles.insert(0, "engine")
+    specs = [_spec(role, settings, config, overrides) for role in roles]
+    tasks = [asyncio.create_task(keep_running(spec, stop)) for spec in specs]
+    tasks.append(asyncio.create_task(_announce(settings, stop)))
+    try:
+        await asyncio.gather(*tasks)
+    except TrimtabError:
+        stop.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+
+
+def _spec(role: str, settings: Settings, config: Path | None, overrides: dict[str, str]) -> ChildSpec:
+    argv = [sys.executable, "-m", "service", role]
+    if config is not None:
+        argv += ["--config", str(config)]
+    timeout_s = settings.server.drain_s + 5.0 if role == "serve" else 20.0
+    return ChildSpec(role, argv, settings.state_dir / "logs" / f"{role}.log", overrides, stop_timeout_s=timeout_s)
+
+
+def _check_ports(settings: Settings) -> None:
+    check_port_free(settings.server.host, settings.server.port, "server.port")
+    if settings.server.controller_metrics_port:
+        check_port_free("127.0.0.1", settings.server.controller_metrics_port, "server.controller_metrics_port")
+    if not settings.engines:
+        check_port_free("127.0.0.1", settings.engine.port, "engine.port")
+
+
+async def _announce(settings: Settings, stop: asyncio.Event) -> None:
+    """A progress line until the service is ready, then its addresses."""
+    base = f"http://{settings.server.host}:{settings.server.port}"
+    note(f"starting; logs are in {settings.state_dir / 'logs'}")
+    waited_s = 0.0
+    async with httpx.AsyncClient(trust_env=False, timeout=2.0) as http:
+        while not stop.is_set():
+            with contextlib.suppress(httpx.HTTPError):
+                if (await http.get(f"{base}/ready")).status_code == 200:
+                    note(f"ready after {waited_s:.0f} s: API {base}/v1, console {base}/console")
+                    return
+            await asyncio.sleep(1.0)
+            waited_s += 1.0
+            if waited_s % _TELL_EVERY_S == 0:
+                note(f"the engine is loading: {waited_s:.0f} s")

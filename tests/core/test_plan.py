@@ -1,0 +1,154 @@
+"""The planner as a truth table: what is seen → what is done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from service.core import plan as steps
+from service.core.cycle import TERMINAL, CycleState, Trigger
+from service.core.plan import Mode, Observed, PlanPolicy, plan
+from service.core.promotion import Decision, Ruling
+from service.core.records import Alias, Cycle, DriftCheck, Job, JobPhase, JobStatus
+
+NOW = 1000.0
+POLICY = PlanPolicy(Mode.AUTO, cooldown_s=60.0, max_failures=3, stale_after_s=30.0, max_attempts=2)
+ALIAS = Alias("support", reference_since=100.0)
+NEW = "support@0123456789ab"
+CHECK = DriftCheck("d1", "support", 900.0, "DRIFTED", (), ("quality fell",), 300, 100, retrain=True)
+
+
+def cycle(state: CycleState, **changes: object) -> Cycle:
+    opened = Cycle("c1", "support", state, Trigger.DRIFT, "drift", 900.0, 900.0, 900.0, candidate=NEW, job_id="j1")
+    return replace(opened, **changes)  # type: ignore[arg-type]
+
+
+def job(status: JobStatus, **changes: object) -> Job:
+    made = Job("j1", "c1", "support", status, 900.0, 990.0, heartbeat_at=990.0, attempts=1, result={"adapter": NEW})
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def ruling(decision: Decision) -> Ruling:
+    return Ruling(decision, (f"because {decision}",), 50, 0.5, 0.9, 25.0, 20.0)
+
+
+PASS, HOLD, REJECT = ruling(Decision.PROMOTE), ruling(Decision.HOLD), ruling(Decision.REJECT)
+
+
+@pytest.mark.parametrize(
+    ("seen", "policy", "expected"),
+    [
+        pytest.param(Observed(ALIAS), POLICY, [], id="no drift, nothing to do"),
+        pytest.param(Observed(ALIAS, drift=CHECK), POLICY, [steps.OpenCycle], id="drift opens"),
+        pytest.param(Observed(ALIAS, drift=replace(CHECK, verdict="STABLE")), POLICY, [], id="stable"),
+        pytest.param(Observed(ALIAS, drift=replace(CHECK, retrain=False)), POLICY, [], id="drift that costs nothing"),
+        pytest.param(Observed(ALIAS, drift=replace(CHECK, at=99.0)), POLICY, [], id="drift against an older champion"),
+        pytest.param(Observed(ALIAS, drift=CHECK), replace(POLICY, mode=Mode.MANUAL), [], id="manual opens nothing"),
+        pytest.param(Observed(replace(ALIAS, latched=True), drift=CHECK), POLICY, [], id="latched"),
+        pytest.param(Observed(replace(ALIAS, failures=3), drift=CHECK), POLICY, [steps.Latch], id="third failure latches"),
+        pytest.param(
+            Observed(ALIAS, drift=CHECK, last=cycle(CycleState.REJECTED, closed_at=950.0)), POLICY, [], id="older than the last end"
+        ),
+        pytest.param(
+            Observed(ALIAS, drift=replace(CHECK, at=999.0), last=cycle(CycleState.REJECTED, closed_at=950.0)),
+            POLICY, [], id="cooling down",
+        ),
+        pytest.param(
+            Observed(ALIAS, drift=replace(CHECK, at=950.0), last=cycle(CycleState.DONE, closed_at=930.0)),
+            POLICY, [steps.OpenCycle], id="cooled down",
+        ),
+        pytest.param(Observed(ALIAS, cycle(CycleState.OPEN)), POLICY, [steps.StartJob], id="open starts a job"),
+        pytest.param(Observed(ALIAS, cycle(CycleState.TRAINING)), POLICY, [steps.Close], id="training without a job"),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.TRAINING), job=job(JobStatus.RUNNING, phase=JobPhase.TRAINING)), POLICY, [], id="training"
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.TRAINING), job=job(JobStatus.RUNNING, phase=JobPhase.EVALUATING)),
+            POLICY, [steps.Advance], id="trained",
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.TRAINING), job=job(JobStatus.RUNNING, heartbeat_at=900.0, updated_at=900.0)),
+            POLICY, [steps.RelaunchJob], id="silent job is launched again",
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.TRAINING), job=job(JobStatus.RUNNING, heartbeat_at=900.0, updated_at=900.0, attempts=2)),
+            POLICY, [steps.Close], id="silent job without attempts left",
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.TRAINING), job=job(JobStatus.FAILED, error="disk full")), POLICY, [steps.Close], id="failed job"
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.EVALUATING), job=job(JobStatus.SUCCEEDED), golden=PASS, heldout=PASS),
+            POLICY, [steps.StartShadow], id="evaluated",
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.EVALUATING), job=job(JobStatus.SUCCEEDED), golden=REJECT, heldout=PASS),
+            POLICY, [steps.Close], id="golden set lost",
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.EVALUATING), job=job(JobStatus.SUCCEEDED), golden=None, heldout=PASS),
+            POLICY, [steps.Close], id="no golden evidence",
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.EVALUATING), job=job(JobStatus.SUCCEEDED, result={}), golden=PASS, heldout=PASS),
+            POLICY, [steps.Close], id="success without an adapter",
+        ),
+        pytest.param(Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=HOLD), POLICY, [steps.NoteShadow], id="shadow holds"),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=PASS), POLICY, [steps.NoteShadow, steps.Advance], id="shadow proves"
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=PASS),
+            replace(POLICY, mode=Mode.APPROVE), [steps.NoteShadow], id="approval is awaited",
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.SHADOWING, evidence={"approved": {"by": "ann"}}), shadow=PASS),
+            replace(POLICY, mode=Mode.APPROVE), [steps.NoteShadow, steps.Advance], id="approved",
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=REJECT), POLICY, [steps.NoteShadow, steps.Close], id="shadow refutes"
+        ),
+        pytest.param(Observed(ALIAS, cycle(CycleState.PROMOTING)), POLICY, [], id="waits until resident"),
+        pytest.param(Observed(ALIAS, cycle(CycleState.PROMOTING), resident=True), POLICY, [steps.Flip], id="flips"),
+        pytest.param(
+            Observed(replace(ALIAS, champion=NEW), cycle(CycleState.PROMOTING), resident=True), POLICY, [steps.Advance], id="crashed after the flip"
+        ),
+        pytest.param(
+            Observed(replace(ALIAS, champion=NEW), cycle(CycleState.WATCHING), watch=REJECT), POLICY, [steps.RollBack], id="regression"
+        ),
+        pytest.param(Observed(replace(ALIAS, champion=NEW), cycle(CycleState.WATCHING), watch=HOLD), POLICY, [], id="watching"),
+        pytest.param(Observed(replace(ALIAS, champion=NEW), cycle(CycleState.WATCHING), watch=PASS), POLICY, [steps.Close], id="done"),
+        pytest.param(Observed(ALIAS, cycle(CycleState.WATCHING)), POLICY, [steps.Close], id="replaced by hand"),
+    ],
+)
+def test_plan(seen: Observed, policy: PlanPolicy, expected: list[type]) -> None:
+    assert [type(action) for action in plan(seen, policy, NOW)] == expected
+
+
+@pytest.mark.parametrize("state", sorted(TERMINAL))
+def test_an_ended_cycle_asks_for_nothing(state: CycleState) -> None:
+    assert plan(Observed(ALIAS, cycle(state)), POLICY, NOW) == []
+
+
+def test_a_flip_is_never_planned_without_shadow_evidence() -> None:
+    for golden in (None, PASS, HOLD, REJECT):
+        for shadow in (None, HOLD, REJECT):
+            seen = Observed(ALIAS, cycle(CycleState.SHADOWING), resident=True, golden=golden, shadow=shadow)
+            actions = plan(seen, POLICY, NOW)
+            assert not any(isinstance(a, steps.Flip) for a in actions)
+            assert not any(isinstance(a, steps.Advance) for a in actions)
+
+
+def test_desired_adapters_hold_champion_previous_and_candidates() -> None:
+    aliases = [Alias("a", champion="a@111111111111", previous="a@222222222222"), Alias("b", candidate="b@333333333333")]
+    open_cycle = cycle(CycleState.EVALUATING)
+    ended = cycle(CycleState.DONE, candidate="x@444444444444")
+    desired = steps.desired_adapters(aliases, [open_cycle, ended])
+    assert desired == {"a@111111111111", "a@222222222222", "b@333333333333", NEW}
+
+
+def test_unloading_waits_for_the_drain() -> None:
+    resident, desired = {"a", "b", "c"}, frozenset({"a"})
+    assert steps.removable(resident, desired, {"b": 10.0, "c": 35.0}, now=40.0, drain_s=30.0) == {"b"}
+    assert steps.removable(resident, desired, {}, now=40.0, drain_s=30.0) == frozenset()

@@ -1,0 +1,121 @@
+"""The evidence rules: declared error rates hold under peeking, and nothing is promoted without evidence."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.core.promotion import (
+    Decision,
+    GoldenScores,
+    Pair,
+    Policy,
+    Ruling,
+    e_value,
+    judge_golden,
+    judge_shadow,
+    judge_watch,
+    worst,
+)
+
+POLICY = Policy(alpha=0.05, min_pairs=30, max_pairs=1000, max_shadow_s=600.0, golden_margin=0.03)
+unit = st.floats(0.0, 1.0)
+
+
+def pairs(draw: random.Random, n: int, champion: float, candidate: float) -> list[Pair]:
+    return [Pair(float(draw.random() < champion), float(draw.random() < candidate)) for _ in range(n)]
+
+
+def test_false_promotions_stay_below_alpha_under_continuous_peeking() -> None:
+    runs, false = 400, 0
+    for seed in range(runs):
+        draw = random.Random(seed)
+        differences = [p.candidate - p.champion for p in pairs(draw, 300, 0.7, 0.7)]
+        false += any(e_value(differences[:n]) >= 20.0 for n in range(30, 301, 5))
+    assert false / runs <= 0.05
+
+
+def test_a_large_gain_is_promoted_within_few_pairs() -> None:
+    promoted = [
+        judge_shadow(pairs(random.Random(seed), 60, 0.5, 0.95), POLICY, elapsed_s=10.0).decision for seed in range(20)
+    ]
+    assert promoted.count(Decision.PROMOTE) >= 19
+
+
+def test_a_worse_candidate_is_rejected() -> None:
+    ruling = judge_shadow(pairs(random.Random(1), 100, 0.95, 0.5), POLICY, elapsed_s=10.0)
+    assert ruling.decision is Decision.REJECT
+    assert "worse" in ruling.reasons[0]
+
+
+@given(st.lists(st.tuples(unit, unit), max_size=29))
+def test_below_the_minimum_nothing_is_promoted(scores: list[tuple[float, float]]) -> None:
+    found = judge_shadow([Pair(*s) for s in scores], POLICY, elapsed_s=1.0)
+    assert found.decision is Decision.HOLD
+
+
+@given(st.lists(st.tuples(unit, unit), min_size=40, max_size=60), st.integers(0, 39))
+def test_one_nan_holds(scores: list[tuple[float, float]], where: int) -> None:
+    broken = [Pair(*s) for s in scores]
+    broken[where] = Pair(0.0, math.nan)
+    assert judge_shadow(broken, POLICY, elapsed_s=1.0).decision is Decision.HOLD
+
+
+def test_samples_and_time_run_out() -> None:
+    even = [Pair(1.0, 1.0)] * POLICY.max_pairs
+    assert judge_shadow(even, POLICY, elapsed_s=1.0).decision is Decision.REJECT
+    assert judge_shadow(even[:50], POLICY, elapsed_s=600.0).decision is Decision.REJECT
+    assert judge_shadow([], POLICY, elapsed_s=600.0).decision is Decision.REJECT
+    assert judge_shadow(even[:50], POLICY, elapsed_s=1.0).decision is Decision.HOLD
+
+
+@given(st.lists(st.floats(-1.0, 1.0), max_size=200))
+def test_e_values_are_positive_and_finite(differences: list[float]) -> None:
+    assert 0.0 < e_value(differences) < math.inf
+
+
+@pytest.mark.parametrize(
+    ("golden", "decision"),
+    [
+        (None, Decision.HOLD),
+        (GoldenScores(0.9, 0.9, 0), Decision.HOLD),
+        (GoldenScores(math.nan, 0.9, 10), Decision.HOLD),
+        (GoldenScores(0.9, math.inf, 10), Decision.HOLD),
+        (GoldenScores(0.9, 0.86, 10), Decision.REJECT),
+        (GoldenScores(0.9, 0.88, 10), Decision.PROMOTE),
+        (GoldenScores(0.9, 0.95, 10), Decision.PROMOTE),
+    ],
+)
+def test_golden_gate(golden: GoldenScores | None, decision: Decision) -> None:
+    assert judge_golden(golden, POLICY).decision is decision
+
+
+@pytest.mark.parametrize(
+    ("scores", "elapsed_s", "decision"),
+    [
+        ([], 10.0, Decision.HOLD),
+        ([1.0] * 40, 10.0, Decision.HOLD),
+        ([1.0] * 40, 61.0, Decision.PROMOTE),
+        ([1.0] * 5, 61.0, Decision.HOLD),
+        ([1.0] * 5, 181.0, Decision.PROMOTE),
+        ([0.0] * 40, 10.0, Decision.REJECT),
+        ([0.0] * 5, 10.0, Decision.HOLD),
+    ],
+)
+def test_watch(scores: list[float], elapsed_s: float, decision: Decision) -> None:
+    found = judge_watch(scores, baseline=0.9, policy=POLICY, min_labelled=30, elapsed_s=elapsed_s, watch_s=60.0)
+    assert found.decision is decision
+
+
+def test_the_worst_gate_wins_and_no_gate_holds() -> None:
+    def of(decision: Decision) -> Ruling:
+        return Ruling(decision, ("",))
+
+    assert worst([]) is Decision.HOLD
+    assert worst([of(Decision.PROMOTE)]) is Decision.PROMOTE
+    assert worst([of(Decision.PROMOTE), of(Decision.HOLD)]) is Decision.HOLD
+    assert worst([of(Decision.HOLD), of(Decision.REJECT), of(Decision.PROMOTE)]) is Decision.REJECT
