@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 
 from demo.base_model import ensure_base_model
-from demo.customers import golden_set, support_desk
+from demo.desk import golden_set, support_desk
 from demo.player import Player
 from demo.screen import plain_line, screen, show_report
 from demo.stage import ALIAS, running, write_stage
@@ -34,7 +34,9 @@ def main() -> None:
     try:
         outcome = asyncio.run(_demo(args, console))
     except TrimtabError as error:
-        console.print(f"[red]The demo failed:[/red] {error.message}\nLogs: {args.folder / 'state' / 'logs'}", soft_wrap=True)
+        console.print(
+            f"[red]The demo failed:[/red] {error.message}\nLogs: {args.folder / 'state' / 'logs'}", soft_wrap=True
+        )
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -43,7 +45,9 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="trimtab demo", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path(".trimtab/demo"), help="where it keeps everything (made anew)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(".trimtab/demo"), help="where it keeps everything (made anew)"
+    )
     parser.add_argument("--cache", type=Path, default=Path(".cache/trimtab"), help="where the base model is kept")
     parser.add_argument("--port", type=int, default=8080, help="the service's port; the next two are used as well")
     parser.add_argument("--seed", type=int, default=7, help="of the customers")

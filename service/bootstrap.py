@@ -6,7 +6,9 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from types import FrameType
 
+import uvicorn
 from prometheus_client import CollectorRegistry, start_http_server
 
 from service.control.app import create_control_app
@@ -30,6 +32,18 @@ from service.settings import Settings
 from service.telemetry import ControllerMetrics, GatewayMetrics
 
 REQUEST_ID_SECRET = "request-ids"
+
+
+class _Server(uvicorn.Server):
+    """Unready from the signal on, while open requests end."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._gateway.drain()
+        super().handle_exit(sig, frame)
 
 
 @contextlib.asynccontextmanager
@@ -58,8 +72,6 @@ async def declare_aliases(store: Store, settings: Settings) -> None:
 
 async def run_serve(settings: Settings) -> None:
     """The gateway with the control API and the console on one port, until a signal comes."""
-    import uvicorn
-
     server = settings.server
     check_port_free(server.host, server.port, "server.port")
     async with opened_store(settings) as store:
@@ -102,7 +114,7 @@ async def run_serve(settings: Settings) -> None:
             timeout_graceful_shutdown=int(server.drain_s),
         )
         note(f"serving on http://{server.host}:{server.port} (console: /console, API: /docs)")
-        await uvicorn.Server(config).serve()
+        await _Server(config, gateway).serve()
 
 
 async def run_controller(settings: Settings, config: Path | None) -> None:
@@ -153,4 +165,3 @@ async def run_engine_process(settings: Settings) -> None:
 async def _warn_without_keys(store: Store, settings: Settings) -> None:
     if settings.server.keys_required and not any(key.revoked_at is None for key in await store.keys()):
         note("keys are required and there is none yet: create one with `trimtab keys create NAME --scope infer`")
-

@@ -9,9 +9,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from service.core.errors import ConfigError, Conflict
 
@@ -116,9 +117,9 @@ async def keep_running(spec: ChildSpec, stop: asyncio.Event) -> None:
             await asyncio.wait_for(stop.wait(), pause_s)
 
 
-async def first(*coroutines: object) -> object:
+async def first(*coroutines: Coroutine[Any, Any, Any]) -> Any:
     """The result of whichever ends first; the others are cancelled."""
-    tasks = [asyncio.ensure_future(c) for c in coroutines]  # type: ignore[arg-type]
+    tasks = [asyncio.create_task(c) for c in coroutines]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return next(iter(done)).result()

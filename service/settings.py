@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.core.errors import ConfigError
 from service.core.names import check_alias
@@ -18,6 +18,8 @@ Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 
 CONFIG_FILE = Path("trimtab.yaml")
+_FLAGS = "\0flags"
+"""Under this key, which no YAML can hold, flags travel to the sources."""
 
 
 class Group(BaseModel):
@@ -191,7 +193,7 @@ class Settings(BaseSettings):
     engine_key: str | None = Field(None, description="the engines' own API key, if they want one")
     state_dir: Path = Path(".trimtab")
     aliases: Mapping[str, AliasSettings] = Field(default_factory=dict)
-    log_level: str = Field("info", validation_alias=AliasChoices("log_level", "TRIMTAB_LOG_LEVEL"))
+    log_level: str = "info"
 
     server: ServerSettings = ServerSettings()
     engine: EngineSettings = EngineSettings()
@@ -214,7 +216,9 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (env_settings, init_settings)
+        file = getattr(init_settings, "init_kwargs", {})
+        flags = InitSettingsSource(settings_cls, file.pop(_FLAGS, {}))
+        return (flags, env_settings, init_settings)
 
     @property
     def store_url(self) -> str:
@@ -241,9 +245,7 @@ def load_settings(path: Path | None = None, overrides: Mapping[str, Any] | None 
     source = path or CONFIG_FILE
     data = _read(source, must_exist=path is not None)
     try:
-        settings = Settings(**data)
-        if overrides:
-            settings = Settings.model_validate(_merge(settings.model_dump(), overrides))
+        settings = Settings(**{**data, _FLAGS: dict(overrides or {})})
     except ValidationError as error:
         raise ConfigError(_explain(source, error)) from error
     for name in settings.aliases:
@@ -265,14 +267,6 @@ def _read(path: Path, *, must_exist: bool) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold a mapping of sections, such as 'model: ./my-model'.")
     return data
-
-
-def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in top.items():
-        below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
-    return merged
 
 
 def _explain(source: Path, error: ValidationError) -> str:

@@ -61,11 +61,11 @@ async def shadow_ruling(
 async def watch_ruling(traffic: Traffic, alias: Alias, cycle: Cycle, settings: Settings, now: float) -> Ruling:
     """The new champion's quality since its promotion against the previous one's in the shadow comparison."""
     p = settings.promotion
-    rows = await traffic.window(
-        alias.name, since=cycle.state_since, limit=p.max_pairs, labelled_only=True, newest=True
-    )
+    rows = await traffic.window(alias.name, since=cycle.state_since, limit=p.max_pairs, labelled_only=True, newest=True)
     judged = settings.alias(alias.name)
-    scores = [s for s in (label_score(row, judged) for row in rows if row.capture.adapter == alias.champion) if s is not None]
+    scores = [
+        s for s in (label_score(row, judged) for row in rows if row.capture.adapter == alias.champion) if s is not None
+    ]
     baseline = cycle.evidence.get("shadow", {}).get("champion_mean")
     return judge_watch(
         scores,
@@ -102,7 +102,9 @@ def _pair(reply: PairedReply, alias: Alias, judged: AliasSettings) -> Pair | Non
         return None
     champion = score(judged.scorer, reply.capture.reply, reply.feedback.expected, None, judged.pattern)
     failed = reply.shadow.status >= 400
-    candidate = 0.0 if failed else score(judged.scorer, reply.shadow.reply, reply.feedback.expected, None, judged.pattern)
+    candidate = (
+        0.0 if failed else score(judged.scorer, reply.shadow.reply, reply.feedback.expected, None, judged.pattern)
+    )
     return None if champion is None or candidate is None else Pair(champion, candidate)
 
 

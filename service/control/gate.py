@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from starlette._utils import get_route_path
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -26,7 +27,8 @@ class AdminGate:
         self._authorize = authorize
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
+        # The very path that the router will look at: any other reading of it would be a way past this door.
+        path = get_route_path(scope) if scope["type"] == "http" else ""
         if path != PREFIX and not path.startswith(f"{PREFIX}/"):
             await self._app(scope, receive, send)
             return

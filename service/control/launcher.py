@@ -42,7 +42,9 @@ class SubprocessLauncher:
         log = self._settings.state_dir / "logs" / f"job-{job.id}.log"
         env = {"DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
         self._children = [child for child in self._children if child.returncode is None]
-        self._children.append(await Child.start(ChildSpec(f"job {job.id}", argv, log, env, self._settings.retrain.nice)))
+        self._children.append(
+            await Child.start(ChildSpec(f"job {job.id}", argv, log, env, self._settings.retrain.nice))
+        )
 
     async def stop(self) -> None:
         for child in self._children:
@@ -77,9 +79,7 @@ class KubernetesLauncher:
 def job_manifest(template: dict[str, Any], job: Job) -> dict[str, Any]:
     """The template with the job's name and id filled in; one Job an attempt, so that a relaunch is a new object."""
     pod = template["spec"]["template"]["spec"]
-    containers = [
-        {**c, "env": [*c.get("env", []), {"name": "JOB_ID", "value": job.id}]} for c in pod["containers"]
-    ]
+    containers = [{**c, "env": [*c.get("env", []), {"name": "JOB_ID", "value": job.id}]} for c in pod["containers"]]
     return {
         **template,
         "metadata": {**template.get("metadata", {}), "name": f"trimtab-{job.id}-{job.attempts}".lower()},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from service.control.context import Control
 from service.control.quality import buckets
@@ -20,7 +21,7 @@ from service.core.plan import DRIFTED
 from service.core.records import Alias, Cycle, DriftCheck, Event, Job
 from service.settings import PromotionMode
 
-POINTS = 60
+POINTS, REPLIES_A_POINT = 60, 15
 CYCLES, EVENTS, CHECKS = 12, 30, 120
 ALIAS_EVENTS = 200
 
@@ -51,7 +52,7 @@ async def alias_overview(control: Control, alias: Alias) -> View:
     return {
         **record_view(alias),
         "scorer": str(settings.alias(alias.name).scorer),
-        "quality": await quality_view(control, alias.name, POINTS),
+        "quality": await quality_view(control, alias.name, POINTS, replies_a_point=REPLIES_A_POINT),
         "marks": marks(checks, events),
         "drift": drift_view(checks[0]) if checks else await _drift_waits(control, alias),
         "cycle": await cycle_and_job(control, shown, events) if shown else None,
@@ -59,10 +60,14 @@ async def alias_overview(control: Control, alias: Alias) -> View:
     }
 
 
-async def quality_view(control: Control, alias: str, points: int) -> View:
-    """Served quality now and over time (0..1); `labelled` replies stand behind `now`."""
+async def quality_view(control: Control, alias: str, points: int, *, replies_a_point: int = 1) -> View:
+    """Served quality now and over time (0..1); `labelled` replies stand behind `now`.
+
+    There are at most `points` points, and fewer where that few replies would leave only noise in each.
+    """
     quality, labelled = await control.board.now(alias)
-    series = buckets(await control.board.scored(alias), points)
+    scored = await control.board.scored(alias)
+    series = buckets(scored, min(points, max(2, len(scored) // replies_a_point)))
     return {
         "now": quality,
         "labelled": labelled,
@@ -86,7 +91,7 @@ def marks(checks: Sequence[DriftCheck], events: Sequence[Event]) -> list[View]:
     for event in events:
         if event.kind == "alias.rolled_back" and event.evidence.get("from") != event.evidence.get("to"):
             found.append({"at": event.at, "kind": "rolled_back"})
-    for newer, older in zip(checks, [*checks[1:], None], strict=True):
+    for newer, older in zip_longest(checks, checks[1:]):
         if newer.verdict == DRIFTED and (older is None or older.verdict != DRIFTED):
             found.append({"at": newer.at, "kind": "drifted"})
     return sorted(found, key=lambda mark: mark["at"])

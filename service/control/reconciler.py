@@ -37,7 +37,13 @@ class Reconciler:
     """Carries every alias one step further at each tick, while it holds the lease."""
 
     def __init__(
-        self, store: Store, settings: Settings, residency: ResidencyKeeper, launcher: Launcher, gauges: Gauges, clock: Clock
+        self,
+        store: Store,
+        settings: Settings,
+        residency: ResidencyKeeper,
+        launcher: Launcher,
+        gauges: Gauges,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -115,7 +121,14 @@ class Reconciler:
         match action:
             case steps.OpenCycle(trigger, reason, evidence):
                 cycle = await store.open_cycle(
-                    secrets.token_hex(6), alias.name, trigger, reason=reason, evidence=evidence, now=now, actor=ACTOR, fence=lease,
+                    secrets.token_hex(6),
+                    alias.name,
+                    trigger,
+                    reason=reason,
+                    evidence=evidence,
+                    now=now,
+                    actor=ACTOR,
+                    fence=lease,
                 )
             case steps.Latch(reason):
                 alias = await store.set_health(alias.name, failures=alias.failures, latched=True, now=now)
@@ -134,7 +147,9 @@ class Reconciler:
             case steps.StartJob():
                 cycle = await self._start_job(alias, cycle, lease)
             case steps.RelaunchJob(reason) if seen.job is not None:
-                await store.add_event("job_relaunched", actor=ACTOR, message=reason, now=now, alias=alias.name, cycle_id=cycle.id)
+                await store.add_event(
+                    "job_relaunched", actor=ACTOR, message=reason, now=now, alias=alias.name, cycle_id=cycle.id
+                )
                 await self._launcher.launch(seen.job)
             case steps.Advance(to, reason):
                 cycle = await store.advance(cycle, to, reason=reason, now=now, fence=lease)
@@ -144,7 +159,13 @@ class Reconciler:
                     alias.name, candidate, mirror_ratio=self._settings.mirror.ratio, now=now, fence=lease
                 )
                 cycle = await store.advance(
-                    cycle, CycleState.SHADOWING, reason=reason, now=now, evidence=evidence, candidate=candidate, fence=lease
+                    cycle,
+                    CycleState.SHADOWING,
+                    reason=reason,
+                    now=now,
+                    evidence=evidence,
+                    candidate=candidate,
+                    fence=lease,
                 )
             case steps.NoteShadow(ruling):
                 cycle = await self._note_shadow(cycle, ruling)
@@ -179,7 +200,11 @@ class Reconciler:
     async def _job_spec(self, alias: Alias, cycle: Cycle) -> Mapping[str, Any]:
         """Rows before `onset` are replay, rows after it are new: the onset is where the judged window began."""
         rows = await self._store.window(
-            alias.name, since=alias.reference_since, until=cycle.opened_at, limit=self._settings.drift.current_size, newest=True
+            alias.name,
+            since=alias.reference_since,
+            until=cycle.opened_at,
+            limit=self._settings.drift.current_size,
+            newest=True,
         )
         return {
             "alias": alias.name,
@@ -196,13 +221,17 @@ class Reconciler:
             return cycle
         return await self._store.note_evidence(cycle, {"shadow": shadow_evidence(ruling)}, now=self._clock.now())
 
-    async def _close(self, alias: Alias, cycle: Cycle, to: CycleState, reason: str, lease: Lease) -> tuple[Alias, Cycle]:
+    async def _close(
+        self, alias: Alias, cycle: Cycle, to: CycleState, reason: str, lease: Lease
+    ) -> tuple[Alias, Cycle]:
         now = self._clock.now()
         if alias.candidate is not None:
             alias = await self._store.set_candidate(alias.name, None, mirror_ratio=0.0, now=now, fence=lease)
         cycle = await self._store.advance(cycle, to, reason=reason, now=now, fence=lease)
         if to is not CycleState.DONE:
-            alias = await self._store.set_health(alias.name, failures=alias.failures + 1, latched=alias.latched, now=now)
+            alias = await self._store.set_health(
+                alias.name, failures=alias.failures + 1, latched=alias.latched, now=now
+            )
         self._gauges.closed(alias.name, to)
         return alias, cycle
 

@@ -25,8 +25,7 @@ class SqlAccess:
         """Raises Conflict when the id or the secret is taken."""
         values = record_values(keys, key) | {"scopes": sorted(key.scopes)}
         async with self._db.write() as connection:
-            added = await connection.execute(self._db.insert(keys).values(values).on_conflict_do_nothing())
-            if not added.rowcount:
+            if not await self._db.add(connection, keys, values):
                 raise Conflict(f"There is a key {key.id!r} or one with the same secret already; make a new one.")
 
     async def keys(self) -> Sequence[Key]:
@@ -50,7 +49,7 @@ class SqlAccess:
             return found
         fresh = {"name": name, "value": os.urandom(_SECRET_BYTES)}
         async with self._db.write() as connection:
-            await connection.execute(self._db.insert(secrets).values(fresh).on_conflict_do_nothing())
+            await self._db.add(connection, secrets, fresh)
             made: bytes = (await connection.execute(kept)).scalar_one()
         return made
 

@@ -61,14 +61,13 @@ class FolderBlobs:
     async def put(self, prefix: str, files: Mapping[str, bytes]) -> None:
         """The same files again are no change; other files under a used prefix: Conflict."""
         _check_names(prefix, files)
-        await asyncio.to_thread(self._put, self._folder(prefix), files)
+        async with _foreign_errors(prefix):
+            await asyncio.to_thread(self._put, self._folder(prefix), files)
 
     async def get(self, prefix: str, name: str) -> bytes:
         _check_names(prefix, (name,))
-        try:
+        async with _foreign_errors(f"{prefix}/{name}"):
             return await asyncio.to_thread((self._folder(prefix) / name).read_bytes)
-        except FileNotFoundError as error:
-            raise _missing(f"{prefix}/{name}") from error
 
     async def list(self, prefix: str) -> Sequence[str]:
         """The names of the files under `prefix`, sorted; none where it does not exist."""
@@ -76,7 +75,8 @@ class FolderBlobs:
 
     async def delete(self, prefix: str) -> None:
         """Absent already is success."""
-        await asyncio.to_thread(self._delete, self._folder(prefix))
+        async with _foreign_errors(prefix):
+            await asyncio.to_thread(self._delete, self._folder(prefix))
 
     async def local(self, prefix: str) -> str:
         folder = self._folder(prefix)

@@ -97,9 +97,8 @@ class SqlCycles:
 
     async def add_drift_check(self, check: DriftCheck) -> None:
         """The same id again is no change."""
-        values = record_values(drift_checks, check)
         async with self._db.write() as connection:
-            await connection.execute(self._db.insert(drift_checks).values(values).on_conflict_do_nothing())
+            await self._db.add(connection, drift_checks, record_values(drift_checks, check))
 
     async def drift_checks(self, alias: str | None = None, *, limit: int = 50) -> Sequence[DriftCheck]:
         query = select(drift_checks).order_by(drift_checks.c.at.desc(), drift_checks.c.id.desc()).limit(limit)

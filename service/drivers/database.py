@@ -43,6 +43,10 @@ def parse_url(url: str) -> URL:
     return parsed
 
 
+class Unkeepable(Exception):
+    """A value that no column can hold."""
+
+
 def dump_json(value: Any) -> str:
     """JSON text; numbers that are not finite become null, since JSON has no word for them."""
     return msgspec.json.encode(value, enc_hook=_plain).decode()
@@ -51,11 +55,11 @@ def dump_json(value: Any) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"{type(value).__name__} cannot be kept as JSON")
+    raise Unkeepable(f"JSON has no form for {type(value).__name__}")
 
 
 def prepare_sqlite(engine: Engine) -> None:
-    """WAL, foreign keys, and transactions that SQLite begins when and how we say."""
+    """Foreign keys, and transactions that SQLite begins when and how we say. (WAL is a property of the file.)"""
 
     @event.listens_for(engine, "connect")
     def connect(connection: Any, _record: object) -> None:
@@ -63,7 +67,6 @@ def prepare_sqlite(engine: Engine) -> None:
         cursor = connection.cursor()
         for pragma in (
             f"busy_timeout = {_BUSY_TIMEOUT_MS}",
-            "journal_mode = WAL",
             "synchronous = NORMAL",
             "foreign_keys = ON",
         ):
@@ -93,19 +96,19 @@ def foreign_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (exc.SQLAlchemyError, UnicodeError, OverflowError, OSError, msgspec.MsgspecError) as error:
+    except (exc.SQLAlchemyError, UnicodeError, OverflowError, OSError, Unkeepable) as error:
         raise _translate(error) from error
 
 
 def _translate(error: Exception) -> TrimtabError:
     cause = error.orig if isinstance(error, exc.StatementError) and error.orig is not None else error
-    why = " ".join(str(cause).split())[:300]
+    why = (str(cause).splitlines() or [type(cause).__name__])[0]  # The next lines may hold the row, a client's text.
     state = getattr(cause, "sqlstate", None) or ""
     if state in (_MISSING_TABLE, _MISSING_COLUMN) or why.startswith(("no such table", "no such column")):
         return ConfigError(f"The store's schema does not fit this version ({why}); run `trimtab db upgrade`.")
-    by_content = isinstance(error, exc.DataError | exc.IntegrityError | UnicodeError | OverflowError)
+    by_content = isinstance(error, exc.DataError | exc.IntegrityError | UnicodeError | OverflowError | Unkeepable)
     unbindable = isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError)
-    if by_content or unbindable or state[:2] in _CONTENT_CLASSES or isinstance(cause, TypeError):
+    if by_content or unbindable or state[:2] in _CONTENT_CLASSES:
         return BadRequest(f"The store refuses this row for its content: {why}.", code="refused_row")
     return Unavailable(f"The store cannot be used now ({why}); check store.url and the database.", retry_after_s=1.0)
 
@@ -156,6 +159,11 @@ class Database:
     def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
         """An INSERT that knows ON CONFLICT."""
         return sqlite.insert(table) if self._is_sqlite else postgresql.insert(table)
+
+    async def add(self, connection: AsyncConnection, table: Table, values: Mapping[str, Any]) -> bool:
+        """Insert the row unless one of its keys is taken; whether it was inserted."""
+        adding = self.insert(table).values(values).on_conflict_do_nothing().returning(*table.primary_key)
+        return (await connection.execute(adding)).one_or_none() is not None
 
     async def close(self) -> None:
         await self._engine.dispose()

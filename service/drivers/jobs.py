@@ -27,7 +27,7 @@ class SqlJobs:
             cycle = await connection.execute(select(cycles.c.id).where(cycles.c.id == job.cycle_id))
             if cycle.one_or_none() is None:
                 raise NotFound(f"There is no cycle {job.cycle_id!r} for the job {job.id!r}; open the cycle first.")
-            await connection.execute(self._db.insert(jobs).values(record_values(jobs, job)).on_conflict_do_nothing())
+            await self._db.add(connection, jobs, record_values(jobs, job))
 
     async def job(self, job_id: str) -> Job:
         async with self._db.read() as connection:

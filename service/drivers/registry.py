@@ -31,8 +31,7 @@ class SqlRegistry:
         values = record_values(aliases, alias)
         async with self._db.write() as connection:
             await _check_adapter(connection, champion)
-            added = await connection.execute(self._db.insert(aliases).values(values).on_conflict_do_nothing())
-            if added.rowcount:
+            if await self._db.add(connection, aliases, values):
                 await record_event(
                     connection, "alias.created", actor=_SYSTEM, message=f"{name!r} serves {champion!r}.", now=now,
                     alias=name, evidence={"champion": champion},
@@ -50,10 +49,7 @@ class SqlRegistry:
 
     async def add_adapter(self, adapter: Adapter) -> None:
         async with self._db.write() as connection:
-            added = await connection.execute(
-                self._db.insert(adapters).values(record_values(adapters, adapter)).on_conflict_do_nothing()
-            )
-            if added.rowcount:
+            if await self._db.add(connection, adapters, record_values(adapters, adapter)):
                 await record_event(
                     connection, "adapter.added", actor=_SYSTEM, message=f"{adapter.name!r} is registered.",
                     now=adapter.created_at, alias=adapter.alias, cycle_id=adapter.cycle_id,
@@ -87,7 +83,7 @@ class SqlRegistry:
             await _check_adapter(connection, candidate)
             told = f"{candidate!r} answers {ratio:.0%} in shadow." if candidate else "No adapter is in shadow."
             return await _change(
-                connection, alias, "alias.candidate", actor="controller", message=told, now=now,
+                connection, alias, "alias.candidate", actor=fence.name if fence else _SYSTEM, message=told, now=now,
                 evidence={"candidate": candidate, "mirror_ratio": ratio},
                 values={"candidate": candidate, "mirror_ratio": ratio, "canary_ratio": 0.0},
             )  # fmt: skip

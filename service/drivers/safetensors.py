@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,8 +40,6 @@ def parse_header(start: bytes, file_bytes: int) -> dict[str, Tensor]:
         header = json.loads(start[8 : 8 + length])
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise Malformed("its header is not JSON, so it is no safetensors file") from error
-    if not isinstance(header, dict):
-        raise Malformed("its header is not a JSON object, so it is no safetensors file")
     tensors = {name: _tensor(name, entry, 8 + length) for name, entry in header.items() if name != "__metadata__"}
     expected = 8 + length
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
@@ -55,12 +52,12 @@ def parse_header(start: bytes, file_bytes: int) -> dict[str, Tensor]:
 
 
 def header_length(start: bytes, file_bytes: int) -> int:
-    """Bytes of the JSON header, from the file's first 8 bytes."""
-    if len(start) < 8:
+    """Bytes of the JSON header, from the file's first 9 bytes."""
+    if len(start) < 9:
         raise Malformed("it is empty or truncated")
     length = int.from_bytes(start[:8], "little")
-    if not 2 <= length <= MAX_HEADER_BYTES:
-        raise Malformed("its first bytes are not a header length, so it is no safetensors file")
+    if not 2 <= length <= MAX_HEADER_BYTES or start[8:9] != b"{":
+        raise Malformed("it does not begin with a header, so it is no safetensors file")
     if 8 + length > file_bytes:
         raise Malformed("it ends within its header: it is truncated")
     return length
@@ -70,8 +67,8 @@ def read_header(path: Path) -> tuple[bytes, dict[str, Tensor]]:
     """The raw header (length included) and the tensors of a file that may be larger than memory."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(8)
-        start += file.read(header_length(start, size))
+        start = file.read(9)
+        start += file.read(header_length(start, size) - 1)
     return start, parse_header(start, size)
 
 
@@ -108,8 +105,3 @@ def _tensor(name: str, entry: Any, data_start: int) -> Tensor:
             raise
         raise Malformed(f"its header describes tensor {name!r} wrongly") from error
     return Tensor(dtype, shape, data_start + begin, data_start + end)
-
-
-def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Each tensor's shape, by name."""
-    return {name: tensor.shape for name, tensor in tensors.items()}

@@ -114,8 +114,8 @@ captures = Table(
     Column("error", Text),
     Column("feedback_id", String),
     Column("labelled", Boolean, nullable=False, server_default=false()),
-    Index("ix_captures_alias_at", "alias", "at"),
-    Index("ix_captures_alias_labelled_at", "alias", "labelled", "at"),
+    Index("ix_captures_alias_at", "alias", "at", "request_id"),
+    Index("ix_captures_alias_labelled_at", "alias", "labelled", "at", "request_id"),
 )
 """`feedback_id` is the request's latest feedback; `labelled`: that feedback has a target or a rating."""
 

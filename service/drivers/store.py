@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Engine, create_engine, select, text
 from sqlalchemy.engine import URL
 
-from service.core.errors import ConfigError
+from service.core.errors import ConfigError, Unavailable
 from service.drivers.access import SqlAccess
 from service.drivers.cycles import SqlCycles
 from service.drivers.database import SQLITE, Database, for_writing, foreign_errors, parse_url, prepare_sqlite
@@ -56,8 +61,7 @@ def upgrade_store(url: str) -> None:
     """Bring the schema at `url` to this version, whole or not at all; several processes may call it at once."""
     parsed = parse_url(url)
     if parsed.drivername == SQLITE:
-        with foreign_errors():
-            Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+        _make_sqlite_file(Path(str(parsed.database)))
     engine = _sync_engine(parsed)
     try:
         with foreign_errors(), for_writing(engine).begin() as connection:
@@ -66,6 +70,10 @@ def upgrade_store(url: str) -> None:
             config = migration_config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+    except CommandError as error:
+        raise ConfigError(
+            f"The store cannot be upgraded: {error}; it was made by a newer version of Trimtab, so install that one."
+        ) from error
     finally:
         engine.dispose()
 
@@ -75,6 +83,22 @@ def migration_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     return config
+
+
+def _make_sqlite_file(path: Path) -> None:
+    """Switch the file to WAL, which it remembers."""
+    with foreign_errors():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            # While one connection switches, another's attempt fails at once instead of waiting.
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.Error as error:
+            raise Unavailable(f"The store's file {path} cannot be opened ({error}); check store.url.") from error
+        finally:
+            os.close(folder)
 
 
 def _check_version(url: str) -> None:

@@ -6,26 +6,33 @@ from strangers), images, audio and video (the engine would fetch their URLs), gr
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 MAX_N = 16
 MAX_PROMPTS = 16
 
+T = TypeVar("T")
+Maybe: TypeAlias = T | UnsetType | None
+"""Absent, null or given: absent stays absent on the way to the engine."""
+
 Text = Annotated[str, Meta(max_length=2_000_000)]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
-Penalty = Annotated[float, Meta(ge=-2, le=2)] | None | UnsetType
+Penalty = Maybe[Annotated[float, Meta(ge=-2, le=2)]]
 Count = Annotated[int, Meta(ge=0, le=2**31)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31)]
-TokenIds = Annotated[list[TokenId], Meta(max_length=1024)] | None | UnsetType
+TokenIds = Maybe[Annotated[list[TokenId], Meta(max_length=1024)]]
 StopText = Annotated[str, Meta(min_length=1, max_length=256)]
-Flag = bool | None | UnsetType
-Label = Annotated[str, Meta(max_length=512)] | None | UnsetType
-Schema = dict[str, Any] | None | UnsetType
+LogitBias = Annotated[
+    dict[Annotated[str, Meta(pattern="^[0-9]{1,10}$")], Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1024)
+]
+Flag = Maybe[bool]
+Label = Maybe[Annotated[str, Meta(max_length=512)]]
+Schema = Maybe[dict[str, Any]]
 
 
-class Closed(Struct, forbid_unknown_fields=True, frozen=True):
+class Closed(Struct, forbid_unknown_fields=True):
     """A JSON object with known fields only; absent ones stay absent when it is written again."""
 
 
@@ -53,29 +60,29 @@ class ChatMessage(Closed):
     """One message; the fields that assistants' replies carry are taken, so that a client may send a reply back."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | Annotated[list[TextPart | RefusalPart], Meta(max_length=256)] | None | UnsetType = UNSET
-    name: Annotated[str, Meta(max_length=256)] | None | UnsetType = UNSET
-    tool_calls: Annotated[list[ToolCall], Meta(max_length=128)] | None | UnsetType = UNSET
-    tool_call_id: Annotated[str, Meta(max_length=256)] | None | UnsetType = UNSET
-    refusal: Text | None | UnsetType = UNSET
-    reasoning: Text | None | UnsetType = UNSET
-    reasoning_content: Text | None | UnsetType = UNSET
-    annotations: Annotated[list[Any], Meta(max_length=0)] | None | UnsetType = UNSET
-    audio: None | UnsetType = UNSET
-    function_call: None | UnsetType = UNSET
+    content: Maybe[Text | Annotated[list[TextPart | RefusalPart], Meta(max_length=256)]] = UNSET
+    name: Maybe[Annotated[str, Meta(max_length=256)]] = UNSET
+    tool_calls: Maybe[Annotated[list[ToolCall], Meta(max_length=128)]] = UNSET
+    tool_call_id: Maybe[Annotated[str, Meta(max_length=256)]] = UNSET
+    refusal: Maybe[Text] = UNSET
+    reasoning: Maybe[Text] = UNSET
+    reasoning_content: Maybe[Text] = UNSET
+    annotations: Maybe[Annotated[list[Any], Meta(max_length=0)]] = UNSET
+    audio: UnsetType | None = UNSET
+    function_call: UnsetType | None = UNSET
 
 
 class StreamOptions(Closed):
     include_usage: bool | None = None
-    continuous_usage_stats: bool | UnsetType | None = UNSET
-    include_obfuscation: bool | UnsetType | None = UNSET
+    continuous_usage_stats: Maybe[bool] = UNSET
+    include_obfuscation: Maybe[bool] = UNSET
 
 
 class JsonSchema(Closed):
     name: Name
     schema: Schema = UNSET
     strict: Flag = UNSET
-    description: Text | None | UnsetType = UNSET
+    description: Maybe[Text] = UNSET
 
 
 class TextFormat(Closed, tag_field="type", tag="text"):
@@ -97,14 +104,14 @@ class StructuredOutputs(Closed):
     """vLLM's own form; `regex` is bounded like every pattern in a schema."""
 
     json: Schema = UNSET
-    regex: Annotated[str, Meta(max_length=512)] | None | UnsetType = UNSET
-    choice: Annotated[list[Annotated[str, Meta(max_length=1024)]], Meta(max_length=256)] | None | UnsetType = UNSET
+    regex: Maybe[Annotated[str, Meta(max_length=512)]] = UNSET
+    choice: Maybe[Annotated[list[Annotated[str, Meta(max_length=1024)]], Meta(max_length=256)]] = UNSET
     json_object: Flag = UNSET
 
 
 class FunctionSpec(Closed):
     name: Name
-    description: Text | None | UnsetType = UNSET
+    description: Maybe[Text] = UNSET
     parameters: Schema = UNSET
     strict: Flag = UNSET
 
@@ -134,68 +141,58 @@ class Common(Closed, kw_only=True):
     """What chat and plain completions share."""
 
     model: Annotated[str, Meta(min_length=1, max_length=512)]
-    stream: bool | None | UnsetType = UNSET
-    stream_options: StreamOptions | None | UnsetType = UNSET
-    n: Annotated[int, Meta(ge=1, le=MAX_N)] | None | UnsetType = UNSET
-    max_tokens: Count | None | UnsetType = UNSET
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None | UnsetType = UNSET
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None | UnsetType = UNSET
-    top_k: Annotated[int, Meta(ge=-1, le=2**31)] | None | UnsetType = UNSET
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None | UnsetType = UNSET
+    stream: Maybe[bool] = UNSET
+    stream_options: Maybe[StreamOptions] = UNSET
+    n: Maybe[Annotated[int, Meta(ge=1, le=MAX_N)]] = UNSET
+    max_tokens: Maybe[Count] = UNSET
+    temperature: Maybe[Annotated[float, Meta(ge=0, le=2)]] = UNSET
+    top_p: Maybe[Annotated[float, Meta(gt=0, le=1)]] = UNSET
+    top_k: Maybe[Annotated[int, Meta(ge=-1, le=2**31)]] = UNSET
+    min_p: Maybe[Annotated[float, Meta(ge=0, le=1)]] = UNSET
     frequency_penalty: Penalty = UNSET
     presence_penalty: Penalty = UNSET
-    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None | UnsetType = UNSET
-    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None | UnsetType = UNSET
-    stop: StopText | Annotated[list[StopText], Meta(max_length=16)] | None | UnsetType = UNSET
+    repetition_penalty: Maybe[Annotated[float, Meta(gt=0, le=10)]] = UNSET
+    seed: Maybe[Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]] = UNSET
+    stop: Maybe[StopText | Annotated[list[StopText], Meta(max_length=16)]] = UNSET
     stop_token_ids: TokenIds = UNSET
     include_stop_str_in_output: Flag = UNSET
     ignore_eos: bool | UnsetType = UNSET
     min_tokens: Count | UnsetType = UNSET
     skip_special_tokens: bool | UnsetType = UNSET
-    logit_bias: (
-        Annotated[
-            dict[Annotated[str, Meta(pattern="^[0-9]{1,10}$")], Annotated[float, Meta(ge=-100, le=100)]],
-            Meta(max_length=1024),
-        ]
-        | None
-        | UnsetType
-    ) = UNSET
-    response_format: ResponseFormat | None | UnsetType = UNSET
-    structured_outputs: StructuredOutputs | None | UnsetType = UNSET
+    logit_bias: Maybe[LogitBias] = UNSET
+    response_format: Maybe[ResponseFormat] = UNSET
+    structured_outputs: Maybe[StructuredOutputs] = UNSET
     user: Label = UNSET
 
 
 class ChatParams(Common, kw_only=True):
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=2048)]
-    max_completion_tokens: Count | None | UnsetType = UNSET
+    max_completion_tokens: Maybe[Count] = UNSET
     logprobs: Flag = UNSET
-    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None | UnsetType = UNSET
-    tools: Annotated[list[Tool], Meta(max_length=128)] | None | UnsetType = UNSET
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None | UnsetType = UNSET
+    top_logprobs: Maybe[Annotated[int, Meta(ge=0, le=20)]] = UNSET
+    tools: Maybe[Annotated[list[Tool], Meta(max_length=128)]] = UNSET
+    tool_choice: Maybe[Literal["none", "auto", "required"] | NamedTool] = UNSET
     parallel_tool_calls: Flag = UNSET
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None | UnsetType = UNSET
+    reasoning_effort: Maybe[Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]] = UNSET
     include_reasoning: bool | UnsetType = UNSET
-    chat_template_kwargs: TemplateSwitches | None | UnsetType = UNSET
+    chat_template_kwargs: Maybe[TemplateSwitches] = UNSET
     # OpenAI's own bookkeeping: taken, so that its clients work unchanged, and not passed on.
     store: Flag = UNSET
-    metadata: Annotated[dict[str, Annotated[str, Meta(max_length=512)]], Meta(max_length=16)] | None | UnsetType = UNSET
+    metadata: Maybe[Annotated[dict[str, Annotated[str, Meta(max_length=512)]], Meta(max_length=16)]] = UNSET
     service_tier: Label = UNSET
     safety_identifier: Label = UNSET
     prompt_cache_key: Label = UNSET
     prompt_cache_retention: Label = UNSET
     verbosity: Label = UNSET
-    modalities: list[Literal["text"]] | None | UnsetType = UNSET
+    modalities: Maybe[list[Literal["text"]]] = UNSET
 
 
 class CompletionParams(Common, kw_only=True):
-    prompt: (
-        Text
-        | Annotated[list[Text | TokenId | Annotated[list[TokenId], Meta(min_length=1)]], Meta(min_length=1)]
-    )
-    logprobs: Annotated[int, Meta(ge=0, le=20)] | None | UnsetType = UNSET
+    prompt: Text | Annotated[list[Text | TokenId | Annotated[list[TokenId], Meta(min_length=1)]], Meta(min_length=1)]
+    logprobs: Maybe[Annotated[int, Meta(ge=0, le=20)]] = UNSET
     echo: Flag = UNSET
-    suffix: Text | None | UnsetType = UNSET
-    best_of: Literal[1] | None | UnsetType = UNSET
+    suffix: Maybe[Text] = UNSET
+    best_of: Maybe[Literal[1]] = UNSET
 
 
 NOT_PASSED_ON = {

@@ -21,7 +21,7 @@ MAX_SCHEMA_NODES = 4096
 MAX_SCHEMA_STRING = 8192
 MAX_PATTERN = 512
 
-_AT = re.compile(r" - at `\$\.?(.*)`$")
+_AT = re.compile(r" - at (?:`key` in )?`\$\.?(.*)`$")
 _UNKNOWN = re.compile(r"contains unknown field `(.*?)`")
 _MISSING = re.compile(r"missing required field `(.*?)`")
 

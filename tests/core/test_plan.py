@@ -46,79 +46,141 @@ PASS, HOLD, REJECT = ruling(Decision.PROMOTE), ruling(Decision.HOLD), ruling(Dec
         pytest.param(Observed(ALIAS, drift=replace(CHECK, at=99.0)), POLICY, [], id="drift against an older champion"),
         pytest.param(Observed(ALIAS, drift=CHECK), replace(POLICY, mode=Mode.MANUAL), [], id="manual opens nothing"),
         pytest.param(Observed(replace(ALIAS, latched=True), drift=CHECK), POLICY, [], id="latched"),
-        pytest.param(Observed(replace(ALIAS, failures=3), drift=CHECK), POLICY, [steps.Latch], id="third failure latches"),
         pytest.param(
-            Observed(ALIAS, drift=CHECK, last=cycle(CycleState.REJECTED, closed_at=950.0)), POLICY, [], id="older than the last end"
+            Observed(replace(ALIAS, failures=3), drift=CHECK), POLICY, [steps.Latch], id="third failure latches"
+        ),
+        pytest.param(
+            Observed(ALIAS, drift=CHECK, last=cycle(CycleState.REJECTED, closed_at=950.0)),
+            POLICY,
+            [],
+            id="older than the last end",
         ),
         pytest.param(
             Observed(ALIAS, drift=replace(CHECK, at=999.0), last=cycle(CycleState.REJECTED, closed_at=950.0)),
-            POLICY, [], id="cooling down",
+            POLICY,
+            [],
+            id="cooling down",
         ),
         pytest.param(
             Observed(ALIAS, drift=replace(CHECK, at=950.0), last=cycle(CycleState.DONE, closed_at=930.0)),
-            POLICY, [steps.OpenCycle], id="cooled down",
+            POLICY,
+            [steps.OpenCycle],
+            id="cooled down",
         ),
         pytest.param(Observed(ALIAS, cycle(CycleState.OPEN)), POLICY, [steps.StartJob], id="open starts a job"),
         pytest.param(Observed(ALIAS, cycle(CycleState.TRAINING)), POLICY, [steps.Close], id="training without a job"),
         pytest.param(
-            Observed(ALIAS, cycle(CycleState.TRAINING), job=job(JobStatus.RUNNING, phase=JobPhase.TRAINING)), POLICY, [], id="training"
+            Observed(ALIAS, cycle(CycleState.TRAINING), job=job(JobStatus.RUNNING, phase=JobPhase.TRAINING)),
+            POLICY,
+            [],
+            id="training",
         ),
         pytest.param(
             Observed(ALIAS, cycle(CycleState.TRAINING), job=job(JobStatus.RUNNING, phase=JobPhase.EVALUATING)),
-            POLICY, [steps.Advance], id="trained",
+            POLICY,
+            [steps.Advance],
+            id="trained",
         ),
         pytest.param(
-            Observed(ALIAS, cycle(CycleState.TRAINING), job=job(JobStatus.RUNNING, heartbeat_at=900.0, updated_at=900.0)),
-            POLICY, [steps.RelaunchJob], id="silent job is launched again",
+            Observed(
+                ALIAS, cycle(CycleState.TRAINING), job=job(JobStatus.RUNNING, heartbeat_at=900.0, updated_at=900.0)
+            ),
+            POLICY,
+            [steps.RelaunchJob],
+            id="silent job is launched again",
         ),
         pytest.param(
-            Observed(ALIAS, cycle(CycleState.TRAINING), job=job(JobStatus.RUNNING, heartbeat_at=900.0, updated_at=900.0, attempts=2)),
-            POLICY, [steps.Close], id="silent job without attempts left",
+            Observed(
+                ALIAS,
+                cycle(CycleState.TRAINING),
+                job=job(JobStatus.RUNNING, heartbeat_at=900.0, updated_at=900.0, attempts=2),
+            ),
+            POLICY,
+            [steps.Close],
+            id="silent job without attempts left",
         ),
         pytest.param(
-            Observed(ALIAS, cycle(CycleState.TRAINING), job=job(JobStatus.FAILED, error="disk full")), POLICY, [steps.Close], id="failed job"
+            Observed(ALIAS, cycle(CycleState.TRAINING), job=job(JobStatus.FAILED, error="disk full")),
+            POLICY,
+            [steps.Close],
+            id="failed job",
         ),
         pytest.param(
             Observed(ALIAS, cycle(CycleState.EVALUATING), job=job(JobStatus.SUCCEEDED), golden=PASS, heldout=PASS),
-            POLICY, [steps.StartShadow], id="evaluated",
+            POLICY,
+            [steps.StartShadow],
+            id="evaluated",
         ),
         pytest.param(
             Observed(ALIAS, cycle(CycleState.EVALUATING), job=job(JobStatus.SUCCEEDED), golden=REJECT, heldout=PASS),
-            POLICY, [steps.Close], id="golden set lost",
+            POLICY,
+            [steps.Close],
+            id="golden set lost",
         ),
         pytest.param(
             Observed(ALIAS, cycle(CycleState.EVALUATING), job=job(JobStatus.SUCCEEDED), golden=None, heldout=PASS),
-            POLICY, [steps.Close], id="no golden evidence",
+            POLICY,
+            [steps.Close],
+            id="no golden evidence",
         ),
         pytest.param(
-            Observed(ALIAS, cycle(CycleState.EVALUATING), job=job(JobStatus.SUCCEEDED, result={}), golden=PASS, heldout=PASS),
-            POLICY, [steps.Close], id="success without an adapter",
+            Observed(
+                ALIAS, cycle(CycleState.EVALUATING), job=job(JobStatus.SUCCEEDED, result={}), golden=PASS, heldout=PASS
+            ),
+            POLICY,
+            [steps.Close],
+            id="success without an adapter",
         ),
-        pytest.param(Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=HOLD), POLICY, [steps.NoteShadow], id="shadow holds"),
         pytest.param(
-            Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=PASS), POLICY, [steps.NoteShadow, steps.Advance], id="shadow proves"
+            Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=HOLD), POLICY, [steps.NoteShadow], id="shadow holds"
         ),
         pytest.param(
             Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=PASS),
-            replace(POLICY, mode=Mode.APPROVE), [steps.NoteShadow], id="approval is awaited",
+            POLICY,
+            [steps.NoteShadow, steps.Advance],
+            id="shadow proves",
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=PASS),
+            replace(POLICY, mode=Mode.APPROVE),
+            [steps.NoteShadow],
+            id="approval is awaited",
         ),
         pytest.param(
             Observed(ALIAS, cycle(CycleState.SHADOWING, evidence={"approved": {"by": "ann"}}), shadow=PASS),
-            replace(POLICY, mode=Mode.APPROVE), [steps.NoteShadow, steps.Advance], id="approved",
+            replace(POLICY, mode=Mode.APPROVE),
+            [steps.NoteShadow, steps.Advance],
+            id="approved",
         ),
         pytest.param(
-            Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=REJECT), POLICY, [steps.NoteShadow, steps.Close], id="shadow refutes"
+            Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=REJECT),
+            POLICY,
+            [steps.NoteShadow, steps.Close],
+            id="shadow refutes",
         ),
         pytest.param(Observed(ALIAS, cycle(CycleState.PROMOTING)), POLICY, [], id="waits until resident"),
         pytest.param(Observed(ALIAS, cycle(CycleState.PROMOTING), resident=True), POLICY, [steps.Flip], id="flips"),
         pytest.param(
-            Observed(replace(ALIAS, champion=NEW), cycle(CycleState.PROMOTING), resident=True), POLICY, [steps.Advance], id="crashed after the flip"
+            Observed(replace(ALIAS, champion=NEW), cycle(CycleState.PROMOTING), resident=True),
+            POLICY,
+            [steps.Advance],
+            id="crashed after the flip",
         ),
         pytest.param(
-            Observed(replace(ALIAS, champion=NEW), cycle(CycleState.WATCHING), watch=REJECT), POLICY, [steps.RollBack], id="regression"
+            Observed(replace(ALIAS, champion=NEW), cycle(CycleState.WATCHING), watch=REJECT),
+            POLICY,
+            [steps.RollBack],
+            id="regression",
         ),
-        pytest.param(Observed(replace(ALIAS, champion=NEW), cycle(CycleState.WATCHING), watch=HOLD), POLICY, [], id="watching"),
-        pytest.param(Observed(replace(ALIAS, champion=NEW), cycle(CycleState.WATCHING), watch=PASS), POLICY, [steps.Close], id="done"),
+        pytest.param(
+            Observed(replace(ALIAS, champion=NEW), cycle(CycleState.WATCHING), watch=HOLD), POLICY, [], id="watching"
+        ),
+        pytest.param(
+            Observed(replace(ALIAS, champion=NEW), cycle(CycleState.WATCHING), watch=PASS),
+            POLICY,
+            [steps.Close],
+            id="done",
+        ),
         pytest.param(Observed(ALIAS, cycle(CycleState.WATCHING)), POLICY, [steps.Close], id="replaced by hand"),
     ],
 )

@@ -38,13 +38,18 @@ export const setServerTime = (now) => { ahead = now - Date.now() / 1000; };
 export const serverTime = () => Date.now() / 1000 + ahead;
 
 export const clock = (at, seconds = false) =>
-  new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: seconds ? "2-digit" : undefined });
+  new Date(at * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: seconds ? "2-digit" : undefined, hourCycle: "h23" });
 
 export function ago(at) {
   const stamp = new Date(at * 1000);
   return h("time", { datetime: stamp.toISOString(), title: stamp.toLocaleString(), "data-at": at }, agoText(at));
 }
-const agoText = (at) => (serverTime() - at < 2 ? "just now" : `${span(serverTime() - at)} ago`);
+
+function agoText(at) {
+  const s = serverTime() - at;
+  if (s < 2) return "just now";
+  return `${s < 60 || s >= 3600 ? span(s) : `${Math.floor(s / 60)} min`} ago`;
+}
 
 export function refreshTimes() {
   for (const element of document.querySelectorAll("time[data-at]")) {

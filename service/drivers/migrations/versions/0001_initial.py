@@ -68,8 +68,10 @@ def upgrade() -> None:
         sa.Column("labelled", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.PrimaryKeyConstraint("request_id"),
     )
-    op.create_index("ix_captures_alias_at", "captures", ["alias", "at"], unique=False)
-    op.create_index("ix_captures_alias_labelled_at", "captures", ["alias", "labelled", "at"], unique=False)
+    op.create_index("ix_captures_alias_at", "captures", ["alias", "at", "request_id"], unique=False)
+    op.create_index(
+        "ix_captures_alias_labelled_at", "captures", ["alias", "labelled", "at", "request_id"], unique=False
+    )
     op.create_table(
         "drift_checks",
         sa.Column("id", sa.String(), nullable=False),

@@ -1,0 +1,27 @@
+"""The support desk's customers, drawn one by one, and its golden set."""
+
+from __future__ import annotations
+
+import random
+
+from demo.corpus import NOVEL, TASK_SHARES, TAUGHT, Example, Split, Task, example, taught
+from demo.player import Ask
+
+GOLDEN_SIZE = 150
+
+
+def support_desk(draw: random.Random, novel_ratio: float) -> Ask:
+    """The next customer: with chance `novel_ratio` one who asks about what the base model never learned."""
+    if draw.random() < novel_ratio:
+        return _ask(example(draw.choice(NOVEL), Task.INTENT, Split.HELD, draw), novel=True)
+    task = draw.choices(tuple(TASK_SHARES), tuple(TASK_SHARES.values()))[0]
+    return _ask(example(draw.choice(TAUGHT), task, Split.HELD, draw), novel=False)
+
+
+def golden_set(seed: int) -> list[Ask]:
+    """Examples of everything that was taught, from a seed that no customer shares."""
+    return [_ask(e, novel=False) for e in taught(f"golden/{seed}", GOLDEN_SIZE, Split.HELD)]
+
+
+def _ask(drawn: Example, *, novel: bool) -> Ask:
+    return Ask(drawn.messages, drawn.target, novel)

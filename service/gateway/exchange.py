@@ -1,0 +1,111 @@
+"""One request's way from its first byte to the reply's last; what is known about it is told once, at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from time import perf_counter
+from types import TracebackType
+
+from starlette.types import Receive
+
+from service.core.records import Capture
+from service.core.routing import Target
+from service.gateway.asgi import ClientGone
+from service.gateway.protocol import Ask
+from service.gateway.reading import Reader, Said
+from service.gateway.tally import Timing
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known so far; `engine` is set once one has answered, `status` is what the client got."""
+
+    request_id: str
+    at: float
+    started: float = field(default_factory=perf_counter)
+    source: str | None = None
+    ask: Ask | None = None
+    target: Target | None = None
+    engine: str | None = None
+    status: int = 500
+    error: str | None = None
+    head_sent: bool = False
+    first_at: float | None = None
+    last_at: float | None = None
+    reader: Reader = field(default_factory=Reader)
+
+    def timing(self) -> Timing:
+        streamed = self.ask is not None and self.ask.stream
+        return Timing(
+            perf_counter() - self.started,
+            self.first_at - self.started if streamed and self.first_at is not None else None,
+            self.last_at - self.started if streamed and self.last_at is not None else None,
+        )
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        told = [(b"x-request-id", self.request_id.encode())]
+        if self.target is not None:
+            told.append((b"x-trimtab-adapter", self.target.adapter.encode()))
+        return told
+
+    def capture(self, said: Said, timing: Timing, *, content: bool) -> Capture | None:
+        """The record of an answered request; None for one that no engine saw."""
+        if self.ask is None or self.target is None or self.engine is None:
+            return None
+        return Capture(
+            request_id=self.request_id,
+            at=self.at,
+            alias=self.target.alias,
+            adapter=self.target.adapter,
+            engine=self.engine,
+            prompt=self.ask.prompt() if content else (),
+            reply=said.text if content else "",
+            status=self.status,
+            duration_s=timing.total_s,
+            ttft_s=timing.first_s,
+            prompt_tokens=said.prompt_tokens,
+            completion_tokens=said.completion_tokens,
+            confidence=said.confidence,
+            finish_reason=said.finish_reason,
+            streamed=self.ask.stream,
+            source=self.source,
+            error=self.error or said.error,
+        )
+
+
+class Listening:
+    """While inside, the client's going away cancels the current task, which comes out as ClientGone."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
+        self._over = False
+
+    def __enter__(self) -> Listening:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("Listening needs a running task.")
+        self._task = task
+        self._watch = asyncio.create_task(self._wait())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._over = True
+        self._watch.cancel()
+        if self._gone and isinstance(error, asyncio.CancelledError):
+            self._task.uncancel()
+            raise ClientGone from None
+
+    def complete(self) -> None:
+        """The last bytes go out now: a client that leaves from here on has got its reply."""
+        self._over = True
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if not self._over:
+            self._gone = True
+            self._task.cancel()

@@ -1,0 +1,156 @@
+"""The data plane of one process, put together: what it is built from, what runs in its background."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from prometheus_client import CollectorRegistry
+
+from service.core.errors import Unavailable
+from service.core.records import Capture, Key, Scope
+from service.core.routing import RoutingTable
+from service.gateway.admission import Admission
+from service.gateway.capture import Outbox
+from service.gateway.exchange import Exchange
+from service.gateway.ids import RequestIds
+from service.gateway.keyring import Keyring
+from service.gateway.mirror import Mirror
+from service.gateway.proxy import Proxy
+from service.gateway.table import Routes
+from service.gateway.tally import Tally
+from service.gateway.upstream import Upstream
+from service.gateway.v1 import V1
+from service.ports import Clock, Traffic
+from service.settings import Settings
+from service.telemetry import GatewayMetrics
+
+_log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """Serves /v1 between `start` and `stop`.
+
+    Args:
+        load_routing: the store's routing snapshot, read every `gateway.routing_poll_s`.
+        load_keys: the issued keys, read every `gateway.keys_poll_s`.
+        sink: where captures, shadow replies and feedback go.
+        secret: signs request ids; the same for all gateways over one store.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        load_routing: Callable[[], Awaitable[RoutingTable]],
+        load_keys: Callable[[], Awaitable[Sequence[Key]]],
+        sink: Traffic,
+        secret: bytes,
+        metrics: GatewayMetrics,
+        registry: CollectorRegistry,
+        clock: Clock,
+    ) -> None:
+        self.settings = settings
+        self.registry = registry
+        self._load_routing = load_routing
+        self._load_keys = load_keys
+        self._metrics = metrics
+        self._clock = clock
+        self._keyring = Keyring(settings.server.keys_required)
+        self._routes = Routes()
+        self._upstream = Upstream(connect_timeout_s=settings.gateway.connect_timeout_s, key=settings.engine_key)
+        self._outbox = Outbox(settings.state_dir / "spool", settings.capture, sink, metrics, clock)
+        admission = Admission(settings.gateway, metrics)
+        ids = RequestIds(secret)
+        self._mirror = Mirror(
+            settings.mirror, routes=self._routes, admission=admission, upstream=self._upstream, metrics=metrics,
+            clock=clock, record=self._outbox.put,
+        )  # fmt: skip
+        proxy = Proxy(
+            settings, keyring=self._keyring, routes=self._routes, admission=admission, upstream=self._upstream, ids=ids,
+            tally=Tally(metrics), clock=clock, told=self._told,
+        )  # fmt: skip
+        self.v1 = V1(
+            settings.gateway, proxy=proxy, keyring=self._keyring, routes=self._routes, ids=ids, outbox=self._outbox,
+            metrics=metrics, clock=clock,
+        )  # fmt: skip
+        self._tasks: list[asyncio.Task[None]] = []
+        self._serving = False
+        metrics.routing_age.set_function(lambda: clock.now() - self._routes.confirmed_at)
+
+    async def start(self) -> None:
+        """Begin to serve; with the store away it starts unready and keeps trying."""
+        await self._outbox.start()
+        await self._upstream.start()
+        self._serving = True
+        polls = (
+            (self.refresh, self.settings.gateway.routing_poll_s, "routing table"),
+            (self._read_keys, self.settings.gateway.keys_poll_s, "keys"),
+        )
+        for read, _, what in polls:
+            await self._attempt(read, what, tell=True)
+        self._tasks = [asyncio.create_task(self._poll(*poll)) for poll in polls]
+
+    async def stop(self) -> None:
+        """Unready at once; shadows are dropped, captures written and shipped."""
+        self._serving = False
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._mirror.stop()
+        await self._upstream.stop()
+        await self._outbox.stop()
+
+    def drain(self) -> None:
+        """Tell load balancers to go elsewhere; requests are still answered."""
+        self._serving = False
+
+    async def refresh(self) -> None:
+        """Read the routing table now: what a flip in this process calls, so that the next request sees it."""
+        table = await self._load_routing()
+        before = self._routes.table
+        if self._routes.swap(table, self._clock.now()):
+            for engine in table.engines:
+                self._metrics.engine_up.labels(engine.url).set(engine.ready)
+            for url in {e.url for e in before.engines} - {e.url for e in table.engines} if before else ():
+                self._metrics.engine_up.remove(url)
+
+    def authorize(self, headers: Mapping[str, str], scope: Scope) -> str | None:
+        """The name of the key that these headers carry (None where keys are optional); raises unless it may."""
+        return self._keyring.authorize(headers, scope)
+
+    def check_ready(self) -> None:
+        """Raise Unavailable, with the reason, unless requests can be answered."""
+        if not self._serving:
+            raise Unavailable("The gateway is stopping or has not started.", retry_after_s=1.0)
+        if self._routes.table is None:
+            raise Unavailable("The routing table has not been read from the store yet.", retry_after_s=1.0)
+        if not self._routes.ready_engines:
+            raise Unavailable("No engine is ready yet; `trimtab up` prints where its log is.", retry_after_s=1.0)
+
+    def _told(self, exchange: Exchange, capture: Capture) -> None:
+        if not self.settings.capture.enabled:
+            return
+        self._outbox.put(capture)
+        if capture.status == 200 and capture.error is None and exchange.ask and exchange.target:
+            self._mirror.offer(exchange.request_id, exchange.ask, exchange.target)
+
+    async def _read_keys(self) -> None:
+        self._keyring.swap(await self._load_keys())
+
+    async def _poll(self, read: Callable[[], Awaitable[None]], every_s: float, what: str) -> None:
+        well = True
+        while True:
+            await self._clock.sleep(every_s)
+            well = await self._attempt(read, what, tell=well)
+
+    async def _attempt(self, read: Callable[[], Awaitable[None]], what: str, *, tell: bool) -> bool:
+        """The store may be away for a while: what was read last stays in force."""
+        try:
+            await read()
+        except Exception as error:
+            if tell:
+                _log.warning("the %s could not be read, the last one stays in force: %s", what, error)
+            return False
+        return True

@@ -1,0 +1,244 @@
+"""Bytes in, bytes out: a request is admitted, routed, sent to an engine and its reply passed on as it comes.
+
+The model named in a reply is the engine's word, the adapter that answered: `x-trimtab-adapter` says the same. Bytes are
+changed only to hide what was asked for on the side: log-probabilities and the usage event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from hashlib import blake2b
+from time import perf_counter
+
+import aiohttp
+from starlette.types import Receive, Scope, Send
+
+from service.core.errors import DeadlineExceeded, EngineFailed, Overloaded, TrimtabError, Unavailable
+from service.core.records import Capture
+from service.core.records import Scope as KeyScope
+from service.core.routing import Target, resolve
+from service.gateway.admission import Admission
+from service.gateway.asgi import JSON, SSE, ClientGone, error_event, header, read_body, send_bytes, send_error
+from service.gateway.exchange import Exchange, Listening
+from service.gateway.hiding import hide_logprobs, hide_usage
+from service.gateway.ids import RequestIds
+from service.gateway.keyring import Keyring
+from service.gateway.protocol import Ask, Kind, read_ask
+from service.gateway.reading import DONE
+from service.gateway.table import Routes
+from service.gateway.tally import UNKNOWN, Tally
+from service.gateway.upstream import AdapterMissing, EngineLost, Upstream
+from service.ports import Clock
+from service.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+CLIENT_GONE = 499
+MAX_EVENT_BYTES = 4 * 2**20
+
+Told = Callable[[Exchange, Capture], None]
+"""Called after the last byte of an answered request; it may not wait and may not fail."""
+
+
+class Proxy:
+    """Answers /v1/chat/completions and /v1/completions."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        keyring: Keyring,
+        routes: Routes,
+        admission: Admission,
+        upstream: Upstream,
+        ids: RequestIds,
+        tally: Tally,
+        clock: Clock,
+        told: Told,
+    ) -> None:
+        self._settings = settings
+        self._keyring = keyring
+        self._routes = routes
+        self._admission = admission
+        self._upstream = upstream
+        self._ids = ids
+        self._tally = tally
+        self._clock = clock
+        self._told = told
+        self._measure = settings.capture.enabled and settings.capture.confidence
+
+    async def answer(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
+        now = self._clock.now()
+        exchange = Exchange(self._ids.new(now), now)
+        try:
+            async with asyncio.timeout(self._settings.gateway.deadline_s):
+                await self._admit(kind, exchange, scope, receive)
+                with Listening(receive) as listening:
+                    await self._serve(exchange, listening, send)
+        except ClientGone:
+            exchange.status, exchange.error = CLIENT_GONE, "The client went away."
+        except TimeoutError:
+            limit_s = self._settings.gateway.deadline_s
+            late = DeadlineExceeded(f"The request took longer than {limit_s:g} s (gateway.deadline_s).")
+            await self._fail(exchange, send, late)
+        except TrimtabError as error:
+            await self._fail(exchange, send, error)
+        except asyncio.CancelledError:
+            exchange.error = "The gateway stopped."
+            raise
+        except Exception:
+            _log.exception("request %s failed", exchange.request_id)
+            await self._fail(exchange, send, TrimtabError("The gateway failed; its log names the request's id."))
+        finally:
+            self._tell(exchange)
+
+    async def _admit(self, kind: Kind, exchange: Exchange, scope: Scope, receive: Receive) -> None:
+        authorization = header(scope, b"authorization")
+        key = self._keyring.check(authorization.decode("latin-1") if authorization else None, KeyScope.INFER)
+        body = await read_body(scope, receive, self._settings.gateway.max_body_bytes)
+        ask = exchange.ask = read_ask(kind, body, self._settings.gateway)
+        table = self._routes.table
+        if table is None:
+            raise Unavailable(
+                "The routing table has not been read from the store yet; retry shortly.", retry_after_s=1.0
+            )
+        exchange.target = resolve(table, ask.model, ask.user or exchange.request_id)
+        if ask.user:
+            exchange.source = f"user:{blake2b(ask.user.encode(), digest_size=8).hexdigest()}"
+        elif key is not None:
+            exchange.source = f"key:{key.id}"
+
+    async def _serve(self, exchange: Exchange, listening: Listening, send: Send) -> None:
+        ask, target = exchange.ask, exchange.target
+        assert ask is not None
+        assert target is not None
+        lane = self._admission.lane(target.alias)
+        try:
+            await lane.enter()
+        except Overloaded:
+            self._tally.shed(target.alias, "queue_full")
+            raise
+        try:
+            tried: list[str] = []
+            while True:
+                engine = self._routes.pick(target.engines, exchange.at, tried)
+                assert engine is not None
+                tried.append(engine)
+                try:
+                    await self._ask_engine(exchange, ask, target, engine, listening, send)
+                    return
+                except (EngineLost, AdapterMissing) as error:
+                    self._routes.suspect(engine, self._clock.now())
+                    if exchange.head_sent or len(tried) > 1 or len(target.engines) == 1:
+                        raise error
+        finally:
+            lane.leave()
+
+    async def _ask_engine(
+        self, exchange: Exchange, ask: Ask, target: Target, engine: str, listening: Listening, send: Send
+    ) -> None:
+        self._routes.entered(engine)
+        try:
+            body = ask.engine_body(target.served_model, confidence=self._measure)
+            reply = await self._upstream.open(engine, ask.kind.value, body, exchange.request_id)
+            exchange.engine = engine
+            try:
+                if ask.stream:
+                    await self._pass_stream(exchange, ask, reply, listening, send)
+                else:
+                    await self._pass_whole(exchange, ask, reply, listening, send)
+            except BaseException:
+                reply.close()
+                raise
+            reply.release()
+        finally:
+            self._routes.left(engine)
+
+    async def _pass_whole(
+        self, exchange: Exchange, ask: Ask, reply: aiohttp.ClientResponse, listening: Listening, send: Send
+    ) -> None:
+        try:
+            body = await reply.read()
+        except (aiohttp.ClientError, OSError) as error:
+            raise EngineLost("The engine broke off its answer; retry shortly.") from error
+        shown = hide_logprobs(body) if self._measure and not ask.wants_logprobs else body
+        exchange.status = 200
+        exchange.head_sent = True
+        listening.complete()
+        await send_bytes(send, 200, shown, [JSON, *exchange.headers()])
+        exchange.reader.whole(body)
+
+    async def _pass_stream(
+        self, exchange: Exchange, ask: Ask, reply: aiohttp.ClientResponse, listening: Listening, send: Send
+    ) -> None:
+        hides_logprobs = self._measure and not ask.wants_logprobs
+        hides_usage = not ask.wants_usage
+        read = reply.content.readany
+        feed = exchange.reader.feed
+        rest = b""
+        done = False
+        while True:
+            try:
+                data = await read()
+            except (aiohttp.ClientError, OSError) as error:
+                raise self._broken(exchange) from error
+            if not data:
+                break
+            if rest:
+                data = rest + data
+                rest = b""
+            if not data.endswith(b"\n\n"):
+                end = data.rfind(b"\n\n") + 2
+                data, rest = (data[:end], data[end:]) if end > 1 else (b"", data)
+                if len(rest) > MAX_EVENT_BYTES:
+                    raise EngineFailed("The engine sent an event without end.")
+                if not data:
+                    continue
+            exchange.last_at = perf_counter()
+            feed(data)
+            shown = hide_logprobs(data) if hides_logprobs else data
+            if hides_usage:
+                shown = hide_usage(shown)
+            if not exchange.head_sent:
+                exchange.first_at = exchange.last_at
+                await self._start_stream(exchange, send)
+            done = data.endswith(DONE)
+            if shown:
+                await send({"type": "http.response.body", "body": shown, "more_body": True})
+        if not done:
+            raise self._broken(exchange)
+        exchange.status = 200
+        listening.complete()
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _start_stream(self, exchange: Exchange, send: Send) -> None:
+        exchange.head_sent = True
+        headers = [SSE, (b"cache-control", b"no-cache"), *exchange.headers()]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    def _broken(self, exchange: Exchange) -> EngineFailed:
+        if exchange.head_sent:
+            return EngineFailed("The engine broke off in the middle of its answer; ask again.")
+        return EngineLost("The engine broke off its answer; retry shortly.")
+
+    async def _fail(self, exchange: Exchange, send: Send, error: TrimtabError) -> None:
+        exchange.status, exchange.error = error.status, error.message
+        if not exchange.head_sent:
+            await send_error(send, error, exchange.headers())
+        else:
+            await send({"type": "http.response.body", "body": error_event(error)})
+
+    def _tell(self, exchange: Exchange) -> None:
+        target = exchange.target
+        if target is None or exchange.engine is None:
+            alias, adapter = (target.alias, target.adapter) if target else (UNKNOWN, UNKNOWN)
+            self._tally.refused(alias, adapter, exchange.status)
+            return
+        timing = exchange.timing()
+        said = exchange.reader.said()
+        self._tally.served(target.alias, target.adapter, exchange.status, timing, said)
+        capture = exchange.capture(said, timing, content=self._settings.capture.content)
+        if capture is not None:
+            self._told(exchange, capture)

@@ -1,0 +1,112 @@
+"""The schema that the migrations build is the schema that the code declares."""
+
+from __future__ import annotations
+
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from service.core.errors import ConfigError, TrimtabError
+from service.drivers.schema import metadata
+from service.drivers.store import migration_config, open_store, upgrade_store
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path / 'new' / 'trimtab.db'}"
+    url: str = request.getfixturevalue("empty_postgres")
+    return url
+
+
+def sync_engine(url: str) -> sa.Engine:
+    return sa.create_engine(url.replace("+aiosqlite", ""))
+
+
+def constraints(engine: sa.Engine) -> dict[str, Any]:
+    """What Alembic does not compare: checks, keys and partial indexes."""
+    inspector = sa.inspect(engine)
+    return {
+        table: (
+            sorted((check["name"], check["sqltext"]) for check in inspector.get_check_constraints(table)),
+            sorted((key["name"], key["referred_table"]) for key in inspector.get_foreign_keys(table)),
+            sorted(str(key["column_names"]) for key in inspector.get_unique_constraints(table)),
+            sorted((str(index["name"]), index["unique"], str(index["column_names"]), _where(index))
+                   for index in inspector.get_indexes(table)),
+        )
+        for table in inspector.get_table_names()
+        if table != "alembic_version"
+    }  # fmt: skip
+
+
+def _where(index: Any) -> list[str]:
+    return sorted(f"{key}: {value}" for key, value in index["dialect_options"].items())
+
+
+def test_migrations_build_the_declared_schema(empty_url: str, tmp_path: Path) -> None:
+    upgrade_store(empty_url)
+    engine = sync_engine(empty_url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+    migrated = constraints(engine)
+    with engine.begin() as connection:
+        command_config = migration_config()
+        command_config.attributes["connection"] = connection
+        command.downgrade(command_config, "base")
+    assert constraints(engine) == {}
+    metadata.create_all(engine)
+    assert constraints(engine) == migrated
+    engine.dispose()
+
+
+def test_processes_may_migrate_at_once(empty_url: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(upgrade_store, [empty_url] * 4))
+    engine = sync_engine(empty_url)
+    with engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).all() == [("0001",)]
+    engine.dispose()
+
+
+def test_a_migration_that_fails_leaves_nothing(empty_url: str) -> None:
+    if empty_url.startswith("sqlite"):
+        Path(empty_url.removeprefix("sqlite+aiosqlite:///")).parent.mkdir()
+    engine = sync_engine(empty_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE jobs (other INTEGER)"))
+    with pytest.raises(TrimtabError, match="jobs"):
+        upgrade_store(empty_url)
+    assert sa.inspect(engine).get_table_names() == ["jobs"]
+    engine.dispose()
+
+
+async def test_a_store_without_its_schema_says_what_to_do(empty_url: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="trimtab db upgrade"):
+        await open_store(empty_url)
+    assert not (tmp_path / "new").exists()
+    store = await open_store(empty_url, migrate=True)
+    await store.ping()
+    await store.close()
+    engine = sync_engine(empty_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(ConfigError, match="has schema 9999, this version needs 0001"):
+        await open_store(empty_url)
+
+
+async def test_a_store_made_by_a_newer_version_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "trimtab.db"
+    upgrade_store(f"sqlite+aiosqlite:///{path}")
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(ConfigError, match="9999"):
+        upgrade_store(f"sqlite+aiosqlite:///{path}")

@@ -1,0 +1,313 @@
+"""The controller over a real SQLite store, with hand-written engines and jobs: the loop's steps, crashes, and rival controllers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from service.control.gauges import Gauges
+from service.control.reconciler import Reconciler
+from service.control.residency import ResidencyKeeper
+from service.core.cycle import CycleState
+from service.core.errors import Unavailable
+from service.core.records import Adapter, Capture, DriftCheck, Feedback, Job, JobPhase, JobStatus, ShadowReply
+from service.drivers.adapter_files import adapter_digest
+from service.drivers.store import open_store
+from service.ports import Store
+from service.settings import Settings, load_settings
+from service.telemetry import ControllerMetrics
+
+FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights"}
+DIGEST = adapter_digest(FILES)
+NEW = f"support@{DIGEST[:12]}"
+
+
+class HandClock:
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def now(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.time += seconds
+        await asyncio.sleep(0)
+
+
+class FakeEngine:
+    url = "http://engine"
+
+    def __init__(self) -> None:
+        self.up = True
+        self.resident: set[str] = set()
+        self.warmed: list[str] = []
+
+    async def ready(self) -> bool:
+        return self.up
+
+    async def models(self) -> tuple[str, frozenset[str]]:
+        if not self.up:
+            raise Unavailable("gone")
+        return "the-base", frozenset(self.resident)
+
+    async def load(self, name: str, path: str) -> None:
+        assert (Path(path) / "adapter_model.safetensors").is_file()
+        self.resident.add(name)
+
+    async def unload(self, name: str) -> None:
+        self.resident.discard(name)
+
+    async def warm(self, model: str) -> None:
+        self.warmed.append(model)
+
+
+class FakeLauncher:
+    def __init__(self) -> None:
+        self.launched: list[str] = []
+
+    async def launch(self, job: Job) -> None:
+        self.launched.append(job.id)
+
+    async def stop(self) -> None:
+        self.launched.append("stopped")
+
+
+class Folder:
+    """A folder of adapters, as the local adapter store keeps them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    async def local(self, prefix: str) -> str:
+        return str(self.root / prefix)
+
+
+class World:
+    def __init__(self, store: Store, settings: Settings, root: Path) -> None:
+        self.store = store
+        self.settings = settings
+        self.clock = HandClock()
+        self.engine = FakeEngine()
+        self.launcher = FakeLauncher()
+        self.blobs = Folder(root)
+        self.controller = self.new_controller()
+
+    def new_controller(self) -> Reconciler:
+        keeper = ResidencyKeeper(
+            self.store,
+            self.blobs,
+            [self.engine],
+            self.clock,
+            drain_s=30.0,
+            warm=True,  # type: ignore[arg-type]
+        )
+        gauges = Gauges(ControllerMetrics(CollectorRegistry()), self.store, self.settings)
+        return Reconciler(self.store, self.settings, keeper, self.launcher, gauges, self.clock)
+
+    async def tick(self, seconds: float = 1.0) -> CycleState | None:
+        self.clock.time += seconds
+        await self.controller.tick()
+        cycles = await self.store.cycles("support", limit=1)
+        return cycles[0].state if cycles else None
+
+    async def drift(self) -> None:
+        self.clock.time += 1.0
+        await self.store.add_drift_check(
+            DriftCheck(
+                f"d{self.clock.time}",
+                "support",
+                self.clock.time,
+                "DRIFTED",
+                (),
+                ("quality fell",),
+                300,
+                100,
+                retrain=True,
+            )
+        )
+
+    async def finish_job(self, *, golden: float = 0.95, heldout: float = 0.95) -> None:
+        job_id = self.launcher.launched[-1]
+        now = self.clock.time
+        await self.store.claim(job_id, "worker", now=now, stale_after_s=30.0)
+        await self.store.report(job_id, "worker", phase=JobPhase.EVALUATING, progress=0.9, detail={}, now=now)
+        await self.store.add_adapter(Adapter(NEW, "support", DIGEST, "b" * 64, 16, 7, now))
+        await self.store.finish(job_id, "worker", result=result(golden, heldout), now=now)
+
+    async def shadow(self, pairs: int, *, champion: str = "wrong", candidate: str = "right") -> None:
+        for i in range(pairs):
+            self.clock.time += 0.01
+            request_id, at = f"r{self.clock.time}-{i}", self.clock.time
+            alias = await self.store.alias("support")
+            await self.store.add_captures([capture(request_id, at, alias.champion, champion)])
+            await self.store.add_feedback([Feedback(f"f-{request_id}", request_id, at, expected="right")])
+            await self.store.add_shadow_replies([ShadowReply(request_id, NEW, at, candidate, 200, 0.1)])
+
+
+def capture(request_id: str, at: float, adapter: str, reply: str) -> Capture:
+    prompt = ({"role": "user", "content": "?"},)
+    return Capture(request_id, at, "support", adapter, "http://engine", prompt, reply, 200, 0.1)
+
+
+def result(golden: float, heldout: float) -> dict[str, Any]:
+    return {
+        "adapter": NEW,
+        "evaluation": {
+            "golden": {"champion": 0.95, "candidate": golden, "n": 100},
+            "heldout": {"all": {"champion": 0.5, "candidate": heldout, "n": 50}},
+        },
+    }
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    folder = tmp_path / "adapters" / NEW
+    folder.mkdir(parents=True)
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+    store = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'store.db'}", migrate=True)
+    sizes = {"promotion": {"cooldown_s": 10.0, "watch_s": 20.0, "watch_min_labelled": 10, "max_failures": 2}}
+    settings = load_settings(overrides={"state_dir": tmp_path, **sizes})
+    await store.add_alias("support", now=1.0)
+    yield World(store, settings, tmp_path / "adapters")
+    await store.close()
+
+
+async def to_shadow(world: World) -> None:
+    await world.drift()
+    assert await world.tick() is CycleState.OPEN
+    assert await world.tick() is CycleState.TRAINING
+    await world.finish_job()
+    assert await world.tick() is CycleState.EVALUATING
+    assert await world.tick() is CycleState.SHADOWING
+
+
+async def test_a_cycle_from_drift_to_done(world: World) -> None:
+    await to_shadow(world)
+    alias = await world.store.alias("support")
+    assert (alias.candidate, alias.champion) == (NEW, "base")
+    assert alias.mirror_ratio > 0
+    await world.tick()
+    assert world.engine.resident == {NEW}
+    assert world.engine.warmed == [NEW]
+    assert await world.tick() is CycleState.SHADOWING
+    await world.shadow(60)
+    assert await world.tick() is CycleState.PROMOTING
+    assert await world.tick() is CycleState.WATCHING
+    alias = await world.store.alias("support")
+    assert (alias.champion, alias.previous, alias.candidate) == (NEW, "base", None)
+    await world.shadow(20, champion="right")
+    assert await world.tick() is CycleState.WATCHING
+    assert await world.tick(30.0) is CycleState.DONE
+    kinds = {event.kind for event in await world.store.events("support")}
+    assert {"cycle.open", "alias.promoted"} <= kinds
+
+
+async def test_nothing_flips_while_an_engine_lacks_the_candidate(world: World) -> None:
+    await to_shadow(world)
+    await world.shadow(60)
+    (world.blobs.root / NEW / "adapter_model.safetensors").write_bytes(b"tampered")
+    world.engine.resident.clear()
+    world.controller = world.new_controller()
+    world.clock.time += 60.0
+    for _ in range(4):
+        assert await world.tick() in {CycleState.SHADOWING, CycleState.PROMOTING}
+    assert NEW not in world.engine.resident
+    assert (await world.store.alias("support")).champion == "base"
+
+
+async def test_a_golden_loss_is_rejected_and_counts(world: World) -> None:
+    await world.drift()
+    await world.tick()
+    await world.tick()
+    await world.finish_job(golden=0.80)
+    await world.tick()
+    assert await world.tick() is CycleState.REJECTED
+    alias = await world.store.alias("support")
+    assert (alias.champion, alias.candidate, alias.failures) == ("base", None, 1)
+
+
+async def test_failures_in_a_row_latch_and_a_latched_alias_opens_nothing(world: World) -> None:
+    for _ in range(2):
+        await world.tick(20.0)
+        await world.drift()
+        await world.tick()
+        await world.tick()
+        await world.store.fail(world.launcher.launched[-1], None, error="out of memory", now=world.clock.time)
+        assert await world.tick() is CycleState.FAILED
+    await world.tick(20.0)
+    assert (await world.store.alias("support")).latched
+    await world.drift()
+    assert await world.tick(20.0) is CycleState.FAILED
+    assert len(await world.store.cycles("support")) == 2
+
+
+async def test_a_regression_rolls_back_by_itself(world: World) -> None:
+    await to_shadow(world)
+    await world.tick()
+    await world.shadow(60, champion="right", candidate="right")
+    await world.shadow(60)
+    assert await world.tick() is CycleState.PROMOTING
+    assert await world.tick() is CycleState.WATCHING
+    await world.shadow(60, champion="broken")
+    assert await world.tick() is CycleState.ROLLED_BACK
+    alias = await world.store.alias("support")
+    assert (alias.champion, alias.failures) == ("base", 1)
+
+
+async def test_an_engine_that_restarts_gets_its_adapters_back(world: World) -> None:
+    await to_shadow(world)
+    await world.tick()
+    world.engine.up = False
+    world.engine.resident.clear()
+    await world.tick()
+    assert not (await world.store.routing()).engines[0].ready
+    world.engine.up = True
+    await world.tick()
+    view = (await world.store.routing()).engines[0]
+    assert view.ready
+    assert NEW in view.resident
+
+
+async def test_a_new_controller_goes_on_where_the_old_one_died(world: World) -> None:
+    """Every tick by another controller: nothing that the loop knows lives in a process."""
+    await world.drift()
+    states = []
+    for step in range(8):
+        world.controller = world.new_controller()
+        world.clock.time += world.settings.controller.lease_s + 1.0
+        states.append(await world.tick())
+        if states[-1] is CycleState.TRAINING and step < 3:
+            await world.finish_job()
+        if states[-1] is CycleState.SHADOWING:
+            await world.shadow(60)
+    assert CycleState.WATCHING in states
+    assert (await world.store.alias("support")).champion == NEW
+
+
+async def test_only_one_of_two_controllers_acts(world: World) -> None:
+    rival = world.new_controller()
+    assert await world.controller.tick()
+    assert not await rival.tick()
+    world.clock.time += world.settings.controller.lease_s + 1.0
+    assert await rival.tick()
+    assert not await world.controller.tick()
+
+
+async def test_a_dead_job_is_launched_again_and_then_given_up(world: World) -> None:
+    await world.drift()
+    await world.tick()
+    await world.tick()
+    job_id = world.launcher.launched[-1]
+    for attempt in (1, 2):
+        await world.store.claim(job_id, f"worker{attempt}", now=world.clock.time, stale_after_s=30.0)
+        state = await world.tick(60.0)
+    assert world.launcher.launched == [job_id, job_id]
+    assert state is CycleState.FAILED
+    job = await world.store.job(job_id)
+    assert job.status is not JobStatus.RUNNING

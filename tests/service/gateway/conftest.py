@@ -1,0 +1,373 @@
+"""What gateway tests share: a stub engine (a test double for vLLM, written by hand), a fake sink, real uvicorn servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from service.core.errors import BadRequest, Unavailable
+from service.core.records import Alias, Capture, EngineView, Feedback, Key, Labelled, PairedReply, Scope, ShadowReply
+from service.core.routing import RoutingTable
+from service.gateway.app import create_app
+from service.gateway.gateway import Gateway
+from service.settings import Settings
+from service.telemetry import GatewayMetrics
+
+BASE_MODEL = "base-model"
+ADAPTER = "support@111111111111"
+CANDIDATE = "support@222222222222"
+LOGPROB = math.log(0.5)
+
+
+class Clock:
+    """The system's clock, without drivers."""
+
+    def now(self) -> float:
+        return time.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class StubEngine:
+    """Answers like vLLM 0.32 over HTTP: same fields, same order, same SSE. Its knobs make it fail on purpose."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.words = ["Hello", " wor", "ld"]
+        self.running = 0
+        self.aborted = 0
+        self.gate: asyncio.Event | None = None
+        self.refusal: tuple[int, dict[str, Any]] | None = None
+        self.dies_after: int | None = None
+        self.knows_priority = True
+        self.pause_s = 0.0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        asked = json.loads(body)
+        self.requests.append(asked)
+        self.headers.append({k.decode(): v.decode() for k, v in scope["headers"]})
+        refusal = self.refusal
+        if asked.get("priority") and not self.knows_priority:
+            refusal = (400, {"error": {"message": "Got priority 100 but priority scheduling is off", "code": 400}})
+        if refusal:
+            await self._json(send, *refusal)
+            return
+        chat = scope["path"].endswith("chat/completions")
+        answering = asyncio.create_task(self._answer(chat, asked, send, self.gate))
+        self.running += 1
+        leaving = asyncio.create_task(receive())
+        try:
+            await asyncio.wait([answering, leaving], return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                self.aborted += 1
+            else:
+                answering.result()
+        finally:
+            self.running -= 1
+            for task in (answering, leaving):
+                task.cancel()
+
+    async def _answer(self, chat: bool, asked: dict[str, Any], send: Any, gate: asyncio.Event | None) -> None:
+        if gate is not None:
+            await gate.wait()
+        if not asked.get("stream"):
+            await self._json(send, 200, self._whole(chat, asked))
+            return
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for number, event in enumerate(self._events(chat, asked)):
+            if self.dies_after is not None and number >= self.dies_after:
+                raise ConnectionError("the stub dies on purpose")
+            data = event if isinstance(event, str) else _dumps(event)
+            await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})
+            await asyncio.sleep(self.pause_s)
+        await send({"type": "http.response.body", "body": b""})
+
+    def _whole(self, chat: bool, asked: dict[str, Any]) -> dict[str, Any]:
+        choices = []
+        for index in range(asked.get("n") or 1):
+            text = "".join(self.words)
+            said = {"message": {"role": "assistant", "content": text, "refusal": None}} if chat else {"text": text}
+            logprobs = self._logprobs(chat, asked, self.words)
+            choices.append(
+                {"index": index, **said, "logprobs": logprobs, "finish_reason": "stop", "stop_reason": None}
+            )
+        return {
+            "id": "chatcmpl-1" if chat else "cmpl-1",
+            "object": "chat.completion" if chat else "text_completion",
+            "created": 1,
+            "model": asked["model"],
+            "choices": choices,
+            "usage": {"prompt_tokens": 7, "total_tokens": 7 + len(self.words), "completion_tokens": len(self.words)},
+        }
+
+    def _events(self, chat: bool, asked: dict[str, Any]) -> list[Any]:
+        head = {
+            "id": "chatcmpl-1",
+            "object": "chat.completion.chunk" if chat else "text_completion",
+            "created": 1,
+            "model": asked["model"],
+        }
+        events: list[Any] = []
+        if chat:
+            first = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+            events.append({**head, "choices": [first]})
+        for number, word in enumerate(self.words):
+            said = {"delta": {"content": word}} if chat else {"text": word}
+            last = number == len(self.words) - 1
+            choice = {
+                "index": 0,
+                **said,
+                "logprobs": self._logprobs(chat, asked, [word]),
+                "finish_reason": "stop" if last else None,
+            }
+            events.append({**head, "choices": [choice]})
+        if (asked.get("stream_options") or {}).get("include_usage"):
+            usage = {"prompt_tokens": 7, "total_tokens": 10, "completion_tokens": len(self.words)}
+            events.append({**head, "choices": [], "usage": usage})
+        return [*events, "[DONE]"]
+
+    def _logprobs(self, chat: bool, asked: dict[str, Any], words: list[str]) -> Any:
+        if not chat:
+            if asked.get("logprobs") is None:
+                return None
+            return {
+                "text_offset": [0] * len(words),
+                "token_logprobs": [LOGPROB] * len(words),
+                "tokens": words,
+                "top_logprobs": [{w: LOGPROB} for w in words],
+            }
+        if not asked.get("logprobs"):
+            return None
+        return {
+            "content": [
+                {"token": w, "logprob": LOGPROB, "bytes": list(w.encode()), "top_logprobs": []} for w in words
+            ]
+        }
+
+    async def _json(self, send: Any, status: int, content: Any) -> None:
+        body = _dumps(content).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _dumps(content: Any) -> str:
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+
+
+class FakeSink:
+    """A `Traffic` that keeps what it gets; `away` and `poison` make it refuse."""
+
+    def __init__(self) -> None:
+        self.captures: dict[str, Capture] = {}
+        self.shadows: dict[tuple[str, str], ShadowReply] = {}
+        self.feedback: dict[str, Feedback] = {}
+        self.away = False
+        self.poison: set[str] = set()
+        self.calls = 0
+
+    async def add_captures(self, captures: Sequence[Capture]) -> None:
+        self._take(captures)
+        self.captures |= {c.request_id: c for c in captures}
+
+    async def add_shadow_replies(self, replies: Sequence[ShadowReply]) -> None:
+        self._take(replies)
+        self.shadows |= {(r.request_id, r.candidate): r for r in replies}
+
+    async def add_feedback(self, feedback: Sequence[Feedback]) -> None:
+        self._take(feedback)
+        self.feedback |= {f.id: f for f in feedback}
+
+    def _take(self, rows: Sequence[Capture | ShadowReply | Feedback]) -> None:
+        self.calls += 1
+        if self.away:
+            raise Unavailable("The fake store is away.")
+        if any(row.request_id in self.poison for row in rows):
+            raise BadRequest("The fake store refuses this row.")
+
+    async def window(
+        self, alias: str, *, since: float, until: float | None = None, limit: int, newest: bool = False,
+        labelled_only: bool = False,
+    ) -> Sequence[Labelled]:  # fmt: skip
+        raise NotImplementedError
+
+    async def paired(self, alias: str, candidate: str, *, since: float, limit: int) -> Sequence[PairedReply]:
+        raise NotImplementedError
+
+    async def capture(self, request_id: str) -> Labelled:
+        raise NotImplementedError
+
+    async def count(self, alias: str, *, since: float, labelled_only: bool = False) -> int:
+        raise NotImplementedError
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Any, *, graceful_s: int = 5) -> AsyncIterator[str]:
+    """A real uvicorn on a free port of the loopback, with the application's lifespan; yields its URL."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(
+            app, http="httptools", log_level="error", access_log=False, timeout_graceful_shutdown=graceful_s
+        )
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve(sockets=[sock]))
+        try:
+            while not server.started:
+                if task.done():
+                    task.result()
+                    raise RuntimeError("The server did not start.")
+                await asyncio.sleep(0.01)
+            yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+    """Return once the condition holds; fail after `timeout_s`."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+class World:
+    """A running gateway, the engines behind it, and what it reads and writes."""
+
+    def __init__(self, settings: Settings, engines: Sequence[StubEngine]) -> None:
+        self.settings = settings
+        self.engines = list(engines)
+        self.sink = FakeSink()
+        self.keys: list[Key] = []
+        self.registry = CollectorRegistry()
+        self.metrics = GatewayMetrics(self.registry)
+        self.url = ""
+        self.server = contextlib.AsyncExitStack()
+        self.store_away = False
+        self.table = self.make_table()
+        self.gateway = Gateway(
+            settings,
+            load_routing=self._routing,
+            load_keys=self._keys,
+            sink=self.sink,
+            secret=b"s" * 32,
+            metrics=self.metrics,
+            registry=self.registry,
+            clock=Clock(),
+        )
+
+    def make_table(self, **alias: Any) -> RoutingTable:
+        views = tuple(
+            EngineView(e.url, True, frozenset({ADAPTER, CANDIDATE}), 1.0, BASE_MODEL) for e in self.engines
+        )
+        support = replace(Alias("support", champion=ADAPTER, updated_at=5.0), **alias)
+        return RoutingTable(
+            aliases={"support": support, "plain": Alias("plain")},
+            adapters={ADAPTER: "support", CANDIDATE: "support"},
+            engines=views,
+            base_models=frozenset({BASE_MODEL}),
+        )
+
+    async def route(self, **alias: Any) -> None:
+        self.table = self.make_table(**alias)
+        await self.gateway.refresh()
+
+    async def stop(self) -> None:
+        """As SIGTERM does."""
+        await self.server.aclose()
+
+    async def _routing(self) -> RoutingTable:
+        if self.store_away:
+            raise Unavailable("The store is away.")
+        return self.table
+
+    async def _keys(self) -> Sequence[Key]:
+        return self.keys
+
+    @property
+    def engine(self) -> StubEngine:
+        return self.engines[0]
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+    def client(self, **kwargs: Any) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=10.0, **kwargs)
+
+
+MakeWorld = Callable[..., Awaitable[World]]
+
+
+@pytest.fixture
+async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
+    """Starts engines and a gateway over them; keyword arguments are settings sections."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(engines: int = 1, control: Any = None, keys: Sequence[Key] = (), **sections: Any) -> World:
+            stubs = [StubEngine() for _ in range(engines)]
+            for stub in stubs:
+                stub.url = await stack.enter_async_context(serving(stub))
+            sections.setdefault("capture", {})
+            sections["capture"] = {"ship_interval_s": 0.02, "fsync_interval_s": 0.01, **sections["capture"]}
+            settings = Settings(state_dir=tmp_path, engines=tuple(s.url for s in stubs), **sections)
+            world = World(settings, stubs)
+            world.keys = list(keys)
+            world.server = await stack.enter_async_context(contextlib.AsyncExitStack())
+            world.url = await world.server.enter_async_context(serving(create_app(world.gateway, control=control)))
+            return world
+
+        yield make
+
+
+@pytest.fixture
+async def world(make_world: MakeWorld) -> World:
+    return await make_world()
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., Awaitable[None]]:
+    return until
+
+
+def make_key(secret: str, *scopes: Scope) -> Key:
+    return Key(secret, secret, sha256(secret.encode()).hexdigest(), frozenset(scopes), 0.0)
+
+
+@pytest.fixture
+def key_of() -> Callable[..., Key]:
+    return make_key
+
+
+@pytest.fixture
+def sink() -> FakeSink:
+    return FakeSink()
+
+
+@pytest.fixture
+def run_server() -> Callable[..., contextlib.AbstractAsyncContextManager[str]]:
+    return serving

@@ -1,0 +1,133 @@
+"""Shadow traffic: the candidate is asked after the client's last byte, within its budget, and can hurt nobody."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+CANDIDATE = "support@222222222222"
+CHAT = {"model": "support", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0.5}
+
+
+def count(world, outcome):
+    return world.metric("trimtab_mirror_requests_total", alias="support", outcome=outcome)
+
+
+async def test_the_candidate_is_asked_the_same_with_a_later_priority(world, wait_until):
+    await world.route(candidate=CANDIDATE, mirror_ratio=1.0)
+    async with world.client() as http:
+        reply = await http.post("/v1/chat/completions", json={**CHAT, "stream": True, "n": 2})
+    assert reply.headers["x-trimtab-adapter"] == "support@111111111111"
+    await wait_until(lambda: world.sink.shadows)
+    shadow = world.sink.shadows[reply.headers["x-request-id"], CANDIDATE]
+    assert (shadow.reply, shadow.status, shadow.error, shadow.completion_tokens) == ("Hello world", 200, None, 3)
+    assert shadow.confidence is not None
+    asked = world.engine.requests[1]
+    assert (asked["model"], asked["temperature"], asked["priority"]) == (CANDIDATE, 0.5, 100)
+    assert "stream" not in asked
+    assert "n" not in asked
+    assert (count(world, "offered"), count(world, "sent")) == (1, 1)
+
+
+async def test_the_share_is_the_mirrors_ratio(world, wait_until):
+    await world.route(candidate=CANDIDATE, mirror_ratio=0.3)
+    async with world.client() as http:
+        for _ in range(200):
+            await http.post("/v1/chat/completions", json=CHAT)
+    assert 30 < count(world, "offered") < 95
+    await wait_until(lambda: count(world, "sent") + count(world, "shed") == count(world, "offered"))
+
+
+async def test_no_shadow_without_a_candidate_or_of_a_failed_request(world):
+    async with world.client() as http:
+        await http.post("/v1/chat/completions", json=CHAT)
+        await world.route(candidate=CANDIDATE, mirror_ratio=1.0)
+        world.engine.dies_after = 2
+        await http.post("/v1/chat/completions", json={**CHAT, "stream": True})
+    assert count(world, "offered") == 0
+    assert len(world.engine.requests) == 2
+
+
+async def test_a_failing_shadow_is_recorded_and_the_client_sees_nothing(world, wait_until):
+    await world.route(candidate=CANDIDATE, mirror_ratio=1.0)
+    async with world.client() as http:
+        asked = asyncio.create_task(http.post("/v1/chat/completions", json=CHAT))
+        await wait_until(lambda: world.engine.requests)
+        world.engine.refusal = (500, {"error": {"message": "boom", "code": 500}})
+        reply = await asked
+    assert reply.status_code == 200
+    await wait_until(lambda: world.sink.shadows)
+    shadow = world.sink.shadows[reply.headers["x-request-id"], CANDIDATE]
+    assert shadow.status == 502
+    assert "boom" in shadow.error
+    assert count(world, "failed") == 1
+
+
+async def test_an_engine_without_priorities_is_asked_without(world, wait_until):
+    world.engine.knows_priority = False
+    await world.route(candidate=CANDIDATE, mirror_ratio=1.0)
+    async with world.client() as http:
+        for sent in (1, 2):
+            await http.post("/v1/chat/completions", json=CHAT)
+            await wait_until(lambda sent=sent: count(world, "sent") == sent)
+    assert sum("priority" in r for r in world.engine.requests) == 1
+
+
+@pytest.mark.parametrize("mirror", [{"max_live_in_flight": 1}, {"max_queue": 0}])
+async def test_shadows_are_shed_first(make_world, wait_until, mirror):
+    world = await make_world(mirror=mirror)
+    await world.route(candidate=CANDIDATE, mirror_ratio=1.0)
+    world.engine.gate = asyncio.Event()
+    async with world.client() as http:
+        asked = [asyncio.create_task(http.post("/v1/chat/completions", json=CHAT)) for _ in range(6)]
+        await wait_until(lambda: world.engine.running == 6)
+        world.engine.gate.set()
+        replies = await asyncio.gather(*asked)
+    assert {r.status_code for r in replies} == {200}
+    await wait_until(lambda: count(world, "offered") == 6)
+    await wait_until(lambda: count(world, "shed") + count(world, "sent") == 6)
+    assert count(world, "shed") >= 4
+
+
+async def test_at_most_so_many_shadows_run(make_world, wait_until):
+    world = await make_world(mirror={"max_in_flight": 2, "max_queue": 100})
+    await world.route(candidate=CANDIDATE, mirror_ratio=1.0)
+    world.engine.gate = asyncio.Event()
+    async with world.client() as http:
+        asked = [asyncio.create_task(http.post("/v1/chat/completions", json=CHAT)) for _ in range(8)]
+        await wait_until(lambda: world.engine.running == 8)
+        opened, world.engine.gate = world.engine.gate, asyncio.Event()
+        opened.set()
+        await asyncio.gather(*asked)
+    await wait_until(lambda: world.engine.running == 2)
+    assert count(world, "offered") == 8
+    world.engine.gate.set()
+    await wait_until(lambda: count(world, "sent") == 8)
+
+
+async def test_a_shadow_takes_no_longer_than_its_deadline(make_world, wait_until):
+    world = await make_world(mirror={"deadline_s": 0.05})
+    await world.route(candidate=CANDIDATE, mirror_ratio=1.0)
+    async with world.client() as http:
+        first = await http.post("/v1/completions", json={"model": "plain", "prompt": "warm"})
+        asked = asyncio.create_task(http.post("/v1/chat/completions", json=CHAT))
+        await wait_until(lambda: len(world.engine.requests) == 2)
+        world.engine.gate = asyncio.Event()
+        assert (await asked).status_code == first.status_code == 200
+    await wait_until(lambda: world.sink.shadows)
+    assert next(iter(world.sink.shadows.values())).status == 504
+    await wait_until(lambda: world.engine.running == 0)
+
+
+async def test_a_candidate_that_was_withdrawn_is_not_asked(world, wait_until):
+    await world.route(candidate=CANDIDATE, mirror_ratio=1.0)
+    world.engine.gate = asyncio.Event()
+    async with world.client() as http:
+        asked = asyncio.create_task(http.post("/v1/chat/completions", json=CHAT))
+        await wait_until(lambda: world.engine.running == 1)
+        await world.route()
+        world.engine.gate.set()
+        await asked
+    await wait_until(lambda: count(world, "shed") == 1)
+    assert len(world.engine.requests) == 1
