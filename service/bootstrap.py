@@ -27,7 +27,7 @@ from service.drivers.vllm import VllmEngine
 from service.gateway.app import create_app
 from service.gateway.gateway import Gateway
 from service.ports import Blobs, Store
-from service.processes import check_port_free, note, stop_on_signals
+from service.processes import check_port_free, lower_priority, note, stop_on_signals
 from service.settings import Settings
 from service.telemetry import ControllerMetrics, GatewayMetrics
 
@@ -145,7 +145,7 @@ async def run_controller(settings: Settings, config: Path | None) -> None:
 async def run_monitor_process(settings: Settings) -> None:
     """The drift worker, until a signal comes; niced, since clients share the machine."""
     os.environ["DO_NOT_TRACK"] = "1"
-    os.nice(5)
+    lower_priority(5)
     from service.monitor.worker import run_monitor
 
     stop = stop_on_signals()

@@ -97,7 +97,7 @@ def engine(config: Config = None, state_dir: StateDir = None) -> None:
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
 def demo(context: typer.Context) -> None:
     """Play a day of a support desk: serve, drift, retrain, promote. Options: see `trimtab demo --help`."""
-    os.execv(sys.executable, [sys.executable, "-m", "demo", *context.args])  # noqa: S606 - our own package
+    os.execv(sys.executable, [sys.executable, "-m", "demo", *context.args])
 
 
 @adapters.command("list")
@@ -161,14 +161,21 @@ def drift_list(alias: str | None = None, config: Config = None, url: Url = None,
 
 
 @app.command()
-def retrain(alias: str, reason: Reason = "asked for", config: Config = None, url: Url = None, as_json: Json = False) -> None:
+def retrain(
+    alias: str, reason: Reason = "asked for", config: Config = None, url: Url = None, as_json: Json = False
+) -> None:
     """Open a cycle for ALIAS now."""
     show(Api(_settings(config), url).post(f"/aliases/{alias}/retrain", {"reason": reason}), as_json)
 
 
 @app.command()
 def promote(
-    alias: str, adapter: str, reason: Reason = "asked for", config: Config = None, url: Url = None, as_json: Json = False
+    alias: str,
+    adapter: str,
+    reason: Reason = "asked for",
+    config: Config = None,
+    url: Url = None,
+    as_json: Json = False,
 ) -> None:
     """Make ADAPTER the champion of ALIAS."""
     body = {"adapter": adapter, "reason": reason}
@@ -176,7 +183,9 @@ def promote(
 
 
 @app.command()
-def rollback(alias: str, reason: Reason = "asked for", config: Config = None, url: Url = None, as_json: Json = False) -> None:
+def rollback(
+    alias: str, reason: Reason = "asked for", config: Config = None, url: Url = None, as_json: Json = False
+) -> None:
     """Return ALIAS to its previous adapter, or end its open cycle."""
     show(Api(_settings(config), url).post(f"/aliases/{alias}/rollback", {"reason": reason}), as_json)
 
@@ -184,7 +193,9 @@ def rollback(alias: str, reason: Reason = "asked for", config: Config = None, ur
 @keys.command("create")
 def keys_create(
     name: str,
-    scope: Annotated[list[Scope] | None, typer.Option(help="May be given several times; default: infer, feedback.")] = None,
+    scope: Annotated[
+        list[Scope] | None, typer.Option(help="May be given several times; default: infer, feedback.")
+    ] = None,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
@@ -216,7 +227,13 @@ def keys_list(config: Config = None, state_dir: StateDir = None, as_json: Json =
         async with opened_store(_settings(config, state_dir=state_dir)) as store:
             found = await store.keys()
         rows = [
-            {"id": k.id, "name": k.name, "scopes": sorted(k.scopes), "created_at": k.created_at, "revoked_at": k.revoked_at}
+            {
+                "id": k.id,
+                "name": k.name,
+                "scopes": sorted(k.scopes),
+                "created_at": k.created_at,
+                "revoked_at": k.revoked_at,
+            }
             for k in found
         ]
         show({"keys": rows}, as_json)
@@ -277,5 +294,3 @@ def main() -> None:
         sys.stderr.write(f"trimtab: {first.message if isinstance(first, TrimtabError) else first}\n")
         code = 2 if isinstance(first, ConfigError) or getattr(first, "code", "") == "port_in_use" else 1
         sys.exit(code)
-
-

@@ -46,7 +46,9 @@ class Api:
             with httpx.Client(timeout=_TIMEOUT_S, headers=self._headers, trust_env=False) as http:
                 reply = http.request(method, self._base + path, **kwargs)
         except httpx.HTTPError as error:
-            raise Unavailable(f"Trimtab does not answer at {self._base}; start it with `trimtab up` or give --url.") from error
+            raise Unavailable(
+                f"Trimtab does not answer at {self._base}; start it with `trimtab up` or give --url."
+            ) from error
         if reply.status_code >= 400:
             raise TrimtabError(_message(reply))
         return reply.json()

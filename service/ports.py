@@ -1,4 +1,4 @@
-"""What the rooms ask of the world. Drivers implement these for real; one contract suite runs on every implementation."""
+"""What the rooms ask of the world. Drivers implement it; one contract suite runs on every implementation."""
 
 from __future__ import annotations
 
@@ -66,7 +66,11 @@ class Registry(Protocol):
     async def promote(
         self, alias: str, adapter: str, *, actor: str, reason: str, now: float, fence: Lease | None = None
     ) -> Alias:
-        """Flip: champion becomes previous, `adapter` champion, the candidate none, the reference starts anew."""
+        """Flip: champion becomes previous, `adapter` champion, the candidate none, the reference starts anew.
+
+        What is champion already stays so. With a fence (a controller promotes): Conflict unless `adapter` still is the
+        candidate, for somebody may have rolled it back meanwhile.
+        """
 
     async def rollback(self, alias: str, *, actor: str, reason: str, now: float, fence: Lease | None = None) -> Alias:
         """Swap champion and previous, clear the candidate and end an open cycle as `rolled_back`, in one transaction.
@@ -120,18 +124,35 @@ class Cycles(Protocol):
     """Cycles, their jobs, drift checks and the audit log."""
 
     async def open_cycle(
-        self, cycle_id: str, alias: str, trigger: Trigger, *, reason: str, evidence: Mapping[str, Any], now: float,
-        actor: str, fence: Lease | None = None,
+        self,
+        cycle_id: str,
+        alias: str,
+        trigger: Trigger,
+        *,
+        reason: str,
+        evidence: Mapping[str, Any],
+        now: float,
+        actor: str,
+        fence: Lease | None = None,
     ) -> Cycle:
         """Raises Conflict when the alias has an open cycle."""
 
     async def advance(
-        self, cycle: Cycle, to: CycleState, *, reason: str, now: float, actor: str = "controller",
-        evidence: Mapping[str, Any] | None = None, candidate: str | None = None, job_id: str | None = None,
+        self,
+        cycle: Cycle,
+        to: CycleState,
+        *,
+        reason: str,
+        now: float,
+        actor: str = "controller",
+        evidence: Mapping[str, Any] | None = None,
+        candidate: str | None = None,
+        job_id: str | None = None,
         fence: Lease | None = None,
     ) -> Cycle:
         """Move the cycle on from exactly `cycle.state` and write the event; merge `evidence` into the cycle's.
 
+        A cycle that ends, by this or by a rollback, takes its unfinished jobs with it: they are cancelled.
         Raises IllegalTransition where the table has no such step, and Conflict when the cycle has moved meanwhile.
         """
 
@@ -144,8 +165,15 @@ class Cycles(Protocol):
         """Newest first."""
 
     async def add_event(
-        self, kind: str, *, actor: str, message: str, now: float, alias: str | None = None,
-        cycle_id: str | None = None, evidence: Mapping[str, Any] | None = None,
+        self,
+        kind: str,
+        *,
+        actor: str,
+        message: str,
+        now: float,
+        alias: str | None = None,
+        cycle_id: str | None = None,
+        evidence: Mapping[str, Any] | None = None,
     ) -> None: ...
 
     async def events(self, alias: str | None = None, *, after_id: int = 0, limit: int = 100) -> Sequence[Event]:
@@ -160,7 +188,8 @@ class Cycles(Protocol):
 class Jobs(Protocol):
     """The queue of retraining jobs. Only the holder of a job may report on it."""
 
-    async def enqueue(self, job: Job) -> None: ...
+    async def enqueue(self, job: Job) -> None:
+        """The same id again is no change."""
 
     async def job(self, job_id: str) -> Job: ...
 

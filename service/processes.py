@@ -55,7 +55,7 @@ class Child:
                 if os.getppid() != parent:
                     os._exit(1)
             if spec.nice:
-                os.nice(spec.nice)
+                lower_priority(spec.nice)
 
         with spec.log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
@@ -65,7 +65,7 @@ class Child:
                 stderr=log,
                 env={**os.environ, **spec.env},
                 start_new_session=True,
-                preexec_fn=prepare,  # noqa: PLW1509 - only async-signal-safe calls
+                preexec_fn=prepare,
             )
         return cls(spec, process)
 
@@ -91,11 +91,21 @@ class Child:
         await self._process.wait()
 
 
+def lower_priority(nice: int) -> None:
+    """Give way to other processes.
+
+    Linux weighs sessions against each other first (sched_autogroup), so a session of its own is niced as well.
+    """
+    os.nice(nice)
+    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:
+        group.write(str(nice))
+
+
 async def keep_running(spec: ChildSpec, stop: asyncio.Event) -> None:
     """Run the child until `stop`, starting it again with backoff whenever it dies.
 
     Raises:
-        ConfigError: the child said (exit code 2) that its configuration cannot be used; the last line of its log says why.
+        ConfigError: the child said (exit code 2) that it cannot use its configuration; its log's last line says why.
     """
     failures = 0
     while not stop.is_set():

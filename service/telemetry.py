@@ -17,28 +17,42 @@ class GatewayMetrics:
             "trimtab_requests", "Client requests by outcome.", ("alias", "adapter", "code"), registry=registry
         )
         self.duration = Histogram(
-            "trimtab_request_duration_seconds", "From the request's first byte to the reply's last.",
-            by_adapter, buckets=LATENCY_S, registry=registry,
+            "trimtab_request_duration_seconds",
+            "From the request's first byte to the reply's last.",
+            by_adapter,
+            buckets=LATENCY_S,
+            registry=registry,
         )
         self.ttft = Histogram(
-            "trimtab_time_to_first_token_seconds", "From the request's first byte to the reply's first token.",
-            by_adapter, buckets=LATENCY_S, registry=registry,
+            "trimtab_time_to_first_token_seconds",
+            "From the request's first byte to the reply's first token.",
+            by_adapter,
+            buckets=LATENCY_S,
+            registry=registry,
         )
         self.inter_token = Histogram(
-            "trimtab_inter_token_latency_seconds", "Mean gap between the tokens of a reply.",
-            by_adapter, buckets=GAP_S, registry=registry,
+            "trimtab_inter_token_latency_seconds",
+            "Mean gap between the tokens of a reply.",
+            by_adapter,
+            buckets=GAP_S,
+            registry=registry,
         )
         self.prompt_tokens = Counter("trimtab_prompt_tokens", "Prompt tokens.", by_adapter, registry=registry)
         self.completion_tokens = Counter(
             "trimtab_completion_tokens", "Generated tokens.", by_adapter, registry=registry
         )
         self.confidence = Histogram(
-            "trimtab_reply_confidence_ratio", "Geometric mean probability of a reply's tokens.",
-            by_adapter, buckets=(0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0), registry=registry,
+            "trimtab_reply_confidence_ratio",
+            "Geometric mean probability of a reply's tokens.",
+            by_adapter,
+            buckets=(0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0),
+            registry=registry,
         )
         self.in_flight = Gauge("trimtab_requests_in_flight", "Requests at the engines.", ("alias",), registry=registry)
         self.queued = Gauge("trimtab_requests_queued", "Requests waiting for a place.", ("alias",), registry=registry)
-        self.shed = Counter("trimtab_requests_shed", "Requests refused at once.", ("alias", "reason"), registry=registry)
+        self.shed = Counter(
+            "trimtab_requests_shed", "Requests refused at once.", ("alias", "reason"), registry=registry
+        )
         self.feedback = Counter("trimtab_feedback", "Feedback received.", ("kind",), registry=registry)
         self.captures = Counter("trimtab_captures_shipped", "Records shipped to the store.", registry=registry)
         self.captures_dropped = Counter(
@@ -62,12 +76,16 @@ class ControllerMetrics:
             "trimtab_served_quality_ratio", "Mean score of the newest labelled replies.", ("alias",), registry=registry
         )
         self.quality_labelled = Gauge(
-            "trimtab_served_quality_samples", "Labelled replies behind the served quality.", ("alias",),
+            "trimtab_served_quality_samples",
+            "Labelled replies behind the served quality.",
+            ("alias",),
             registry=registry,
         )
         self.drift_score = Gauge(
-            "trimtab_drift_score_ratio", "A detector's score over its threshold; above 1 it alarms.",
-            ("alias", "detector"), registry=registry,
+            "trimtab_drift_score_ratio",
+            "A detector's score over its threshold; above 1 it alarms.",
+            ("alias", "detector"),
+            registry=registry,
         )
         self.drift_verdict = Gauge(
             "trimtab_drift_verdict", "1 for the verdict in force.", ("alias", "verdict"), registry=registry
@@ -89,8 +107,10 @@ class ControllerMetrics:
             "trimtab_shadow_pairs", "Labelled pairs of the running comparison.", ("alias",), registry=registry
         )
         self.shadow_evidence = Gauge(
-            "trimtab_shadow_evidence_ratio", "Evidence that the candidate is better over what promotion needs.",
-            ("alias",), registry=registry,
+            "trimtab_shadow_evidence_ratio",
+            "Evidence that the candidate is better over what promotion needs.",
+            ("alias",),
+            registry=registry,
         )
         self.job_progress = Gauge(
             "trimtab_job_progress_ratio", "Progress of the running job.", ("alias",), registry=registry

@@ -1,4 +1,4 @@
-"""Debian's programs that some tests drive for real: on CI their absence is a failure, elsewhere a skip that says what to install."""
+"""Debian's programs that some tests drive for real: without one, a failure on CI, and elsewhere a skip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop: observe → core.plan → execute → record, under a fenced lease. Any tick may be the last one of this process."""
+"""The loop: observe → core.plan → execute → record, under a fenced lease. Any tick may be the last."""
 
 from __future__ import annotations
 

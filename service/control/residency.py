@@ -28,7 +28,7 @@ class Residency:
 
 
 class ResidencyKeeper:
-    """Loads what an engine lacks and unloads, after a drain, what nobody wants. Holds no state that a restart would miss."""
+    """Loads what an engine lacks and unloads, after a drain, what nobody wants. Keeps no state."""
 
     def __init__(
         self, registry: Registry, blobs: Blobs, engines: Sequence[Engine], clock: Clock, *, drain_s: float, warm: bool

@@ -143,14 +143,16 @@ def _between_cycles(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[
     if alias.latched:
         return []
     if alias.failures >= policy.max_failures:
-        return [Latch(f"{alias.failures} cycles in a row failed; `trimtab aliases unlatch {alias.name}` allows the next.")]
+        return [
+            Latch(f"{alias.failures} cycles in a row failed; `trimtab aliases unlatch {alias.name}` allows the next.")
+        ]
     if policy.mode is Mode.MANUAL or check is None or check.verdict != DRIFTED or not check.retrain:
         return []
     if check.at <= alias.reference_since:
         return []
-    if last is not None and last.closed_at is not None:
-        if check.at <= last.closed_at or now - last.closed_at < policy.cooldown_s:
-            return []
+    closed = last.closed_at if last is not None else None
+    if closed is not None and (check.at <= closed or now - closed < policy.cooldown_s):
+        return []
     evidence = {
         "drift": {
             "check": check.id,
@@ -255,8 +257,14 @@ def desired_adapters(aliases: Iterable[Alias], cycles: Iterable[Cycle]) -> froze
     return frozenset(name for name in wanted if name is not None and name != BASE)
 
 
-def removable(resident: Iterable[str], desired: frozenset[str], undesired_since: Mapping[str, float], *, now: float,
-              drain_s: float) -> frozenset[str]:
+def removable(
+    resident: Iterable[str],
+    desired: frozenset[str],
+    undesired_since: Mapping[str, float],
+    *,
+    now: float,
+    drain_s: float,
+) -> frozenset[str]:
     """Adapters to unload: nobody wants them, and requests that were pinned to them have had `drain_s` to end."""
     return frozenset(
         name for name in resident if name not in desired and now - undesired_since.get(name, now) >= drain_s

@@ -1,6 +1,6 @@
 """Whether the evidence suffices to promote: anytime-valid, so it may be looked at after every request.
 
-For paired scores the differences d = candidate - champion lie in [-1, 1]. Against the null "the mean of d is at most m",
+For paired scores the differences d = candidate - champion lie in [-1, 1]. Against the null "the mean is at most m",
 each bet λ gives the test martingale K_t = Π (1 + λ (d_i - m)); a mixture over bets stays one, so by Ville's inequality
 P(sup K_t ≥ 1/α) ≤ α however often it is watched (Waudby-Smith & Ramdas, "Estimating means of bounded random variables
 by betting", JRSS-B 2024).

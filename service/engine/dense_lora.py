@@ -4,6 +4,9 @@ A *row* is one token of an engine step (one request, for logits). A *slot* is an
 vLLM's stacked weights, one pair a slice of the layer (q, k, v are slices of one layer):
 `a [slots, 1, rank, in]`, `b [slots, 1, out, rank]`. They are packed here, when an adapter changes,
 into `A [K, in]` and `B [out of all slices, K]`, where K runs over slots, then slices, then ranks.
+
+A small model's step takes milliseconds and its cost is calls rather than arithmetic: hence direct
+kernel calls, and buffers that all layers of a step share.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,90 +14,106 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from vllm import _custom_ops as ops
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
-from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
 Slots = tuple[int, ...]
-Linear = Callable[[Tensor], Tensor]
+Stacked = tuple[Tensor, ...]
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Rows:
-    """Which slot each row uses: `slots [rows]`, -1 for none."""
+    """Which slot each row of a step uses: `slots [rows]`, -1 for none."""
 
     def __init__(self, slots: Tensor) -> None:
-        distinct = slots.unique().tolist()
+        distinct = set(slots.tolist())
         self.slots = slots
         self.active = frozenset(slot for slot in distinct if slot >= 0)
-        self.uniform = len(distinct) == 1
-        self._keep: dict[tuple[Slots, int, int], Tensor] = {}
+        self.uniform: Slots = tuple(self.active) if len(distinct) == 1 else ()
+        self.buffers: dict[tuple[int, int, bool], Tensor] = {}
+        self._keep: dict[tuple[Slots, int], Tensor] = {}
 
-    def mask(self, h: Tensor, slots: Slots) -> Tensor:
+    def mask(self, h: Tensor, slots: Slots) -> None:
         """Zero, in place, what `h [rows, K]` holds of slots other than the row's own."""
         if self.uniform:
-            return h
+            return
         if len(h) != len(self.slots):
             raise ValueError(
                 f"{len(h)} rows of activations, but the batch maps {len(self.slots)} to adapters:"
                 " prompt_logprobs of a model with adapters on its output layer cannot be batched."
             )
-        layout = slots, h.shape[1] // len(slots), h.element_size()
-        if layout not in self._keep:
-            own = self.slots.unsqueeze(1) == torch.tensor(slots)
-            self._keep[layout] = -own.to(BITS[layout[2]]).repeat_interleave(layout[1], dim=1)
+        bits = BITS[h.element_size()]
+        keep = self._keep.get((slots, h.shape[1]))
+        if keep is None:
+            own = (self.slots.unsqueeze(1) == torch.tensor(slots)).to(bits)
+            keep = (-own).repeat_interleave(h.shape[1] // len(slots), dim=1)
+            self._keep[slots, h.shape[1]] = keep
         # Bits, not a product: 0 * inf is NaN, and one adapter's overflow must not reach other rows.
-        h.view(BITS[layout[2]]).bitwise_and_(self._keep[layout])
-        return h
+        h.view(bits).bitwise_and_(keep)
+
+
+class Gemm:
+    """`x @ weight.T` by the kernel of vLLM's own CPU layers, into a buffer that the step shares."""
+
+    def __init__(self, weight: Tensor, *, shrinks: bool) -> None:
+        self._width, self._dtype, self._shrinks = len(weight), weight.dtype, shrinks
+        self._weight = weight.t()
+        self._handler = ops.create_onednn_mm(self._weight, 32) if ops._supports_onednn else None
+        if self._handler:
+            self._run, self._key = torch.ops._C.onednn_mm.default, self._handler.handler_tensor
+
+    def __call__(self, x: Tensor, rows: Rows) -> Tensor:
+        # Shrunk and expanded rows may be equally wide, and one is read while the other is written.
+        size = len(x), self._width, self._shrinks
+        out = rows.buffers.get(size)
+        if out is None:
+            out = rows.buffers[size] = torch.empty(size[0], size[1], dtype=self._dtype)
+        if self._handler:
+            self._run(out, x, None, self._key)
+        else:
+            torch.mm(x, self._weight, out=out)
+        return out
 
 
 class Packed:
-    """One layer's stacked weights, packed once for each set of slots until an adapter changes."""
+    """One layer's `a` or `b`, packed once for each set of slots until an adapter changes."""
 
-    def __init__(self, stacked: Sequence[Tensor], pack: Callable[[Slots], Tensor]) -> None:
-        self.stacked = tuple(stacked)
-        self.pack = pack
-        self.versions: tuple[int, ...] = ()
+    def __init__(self, stacked: Stacked, pack: Callable[[Stacked, Slots], Gemm]) -> None:
+        self._stacked, self._pack = stacked, pack
+        self._versions: list[int] = []
 
     def refresh(self) -> None:
-        """Forget all that was packed, if vLLM wrote to the stacked weights since."""
-        versions = tuple([tensor._version for tensor in self.stacked])
-        if versions != self.versions:
-            self.versions = versions
-            self.linears: dict[Slots, Linear] = {}
-            self.written = frozenset[int]().union(
-                *(b.flatten(1).any(dim=1).nonzero().flatten().tolist() for b in self.stacked)
-            )
-
-    def linear(self, slots: Slots) -> Linear:
-        if slots not in self.linears:
-            self.linears[slots] = engine_linear(self.pack(slots))
-        return self.linears[slots]
+        """Forget what was packed, if vLLM wrote to the stacked weights since."""
+        versions = [weight._version for weight in self._stacked]
+        if versions != self._versions:
+            self._versions = versions
+            self._gemms: dict[Slots, Gemm] = {}
+            nonzero = torch.stack([weight.flatten(1).any(dim=1) for weight in self._stacked])
+            self._written: Slots = tuple(nonzero.any(dim=0).nonzero()[:, 0].tolist())
 
     def slots(self, rows: Rows) -> Slots:
         """The slots to compute for `rows`; none where no row's adapter changes this layer."""
-        if rows.active.isdisjoint(self.written):
+        if rows.active.isdisjoint(self._written):
             return ()
         # All of them in a mixed batch, so that what is packed does not follow the traffic.
-        return tuple(sorted(rows.active if rows.uniform else self.written))
+        return rows.uniform or self._written
+
+    def gemm(self, slots: Slots) -> Gemm:
+        gemm = self._gemms.get(slots)
+        if gemm is None:
+            gemm = self._gemms[slots] = self._pack(self._stacked, slots)
+        return gemm
 
 
-def engine_linear(weight: Tensor) -> Linear:
-    """`x @ weight.T` by the kernel that the engine gives a layer of this shape on this CPU."""
-    layer = torch.nn.Module()
-    layer.weight = torch.nn.Parameter(weight, requires_grad=False)
-    dispatch_cpu_unquantized_gemm(layer, remove_weight=False)
-    linear = layer.cpu_linear
-    return lambda x: linear(x, weight, None)
+def pack_a(stacked: Stacked, slots: Slots) -> Gemm:
+    weight = torch.stack([a[list(slots), 0] for a in stacked], dim=1)
+    return Gemm(weight.flatten(0, 2), shrinks=True)
 
 
-def pack_a(stacked: Sequence[Tensor], slots: Slots) -> Tensor:
-    chosen = list(slots)
-    return torch.stack([a[chosen, 0] for a in stacked], dim=1).flatten(0, 2)
-
-
-def pack_b(stacked: Sequence[Tensor], slots: Slots) -> Tensor:
+def pack_b(stacked: Stacked, slots: Slots) -> Gemm:
     """Block-diagonal over the slices: a slice's output takes only what its own `a` shrank."""
-    return torch.cat([torch.block_diag(*[b[slot, 0] for b in stacked]) for slot in slots], dim=1)
+    blocks = [torch.block_diag(*[b[slot, 0] for b in stacked]) for slot in slots]  # type: ignore[no-untyped-call]
+    return Gemm(torch.cat(blocks, dim=1), shrinks=False)
 
 
 class DensePunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
@@ -103,8 +122,7 @@ class DensePunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._tokens = self._requests = Rows(torch.empty(0, dtype=torch.long))
-        self._a: dict[int, Packed] = {}
-        self._b: dict[int, Packed] = {}
+        self._packed: dict[int, Packed] = {}
 
     def update_metadata(self, *args: Any, **kwargs: Any) -> None:
         super().update_metadata(*args, **kwargs)
@@ -115,15 +133,16 @@ class DensePunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         self,
         y: Tensor,
         x: Tensor,
-        lora_a_stacked: tuple[Tensor, ...],
-        lora_b_stacked: tuple[Tensor, ...],
+        lora_a_stacked: Stacked,
+        lora_b_stacked: Stacked,
         scale: float,
         output_slices: tuple[int, ...],
         *,
         add_inputs: bool = True,
         **kwargs: Any,
     ) -> None:
-        self._apply(y, x, lora_a_stacked, lora_b_stacked, scale, self._tokens, add_inputs)
+        if self._tokens.active:
+            self._apply(y, x, lora_a_stacked, lora_b_stacked, scale, self._tokens, add_inputs)
 
     def add_lora_logits(
         self,
@@ -134,26 +153,28 @@ class DensePunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         scale: float,
         **kwargs: Any,
     ) -> None:
-        y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
-        self._apply(y, x, (lora_a_stacked,), (lora_b_stacked,), scale, self._requests, True)
+        if self._requests.active:
+            y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
+            self._apply(y, x, (lora_a_stacked,), (lora_b_stacked,), scale, self._requests, True)
 
     def add_lora_embedding(
         self, y: Tensor, x: Tensor, lora_b_stacked: Tensor, add_inputs: bool = True, **kwargs: Any
     ) -> None:
-        self._expand(y, x.unsqueeze(1), (lora_b_stacked,), add_inputs)
+        self._expand(y, x, (lora_b_stacked,), add_inputs)
 
     def add_shrink(
         self,
         y: Sequence[Tensor] | Tensor,
         x: Tensor,
-        lora_a_stacked: tuple[Tensor, ...],
+        lora_a_stacked: Stacked,
         scale: float,
         **kwargs: Any,
     ) -> None:
-        packed, x = self._packed_a(lora_a_stacked), x.view(-1, x.shape[-1])
-        slots = packed.slots(self._tokens)
+        shrink, x = self._of(lora_a_stacked, pack_a), x.view(-1, x.shape[-1])
+        slots = shrink.slots(self._tokens)
         if slots:
-            h = self._tokens.mask(packed.linear(slots)(x.to(lora_a_stacked[0].dtype)), slots)
+            h = shrink.gemm(slots)(x.to(lora_a_stacked[0].dtype), self._tokens)
+            self._tokens.mask(h, slots)
             own = h.view(len(x), len(slots), len(y), -1).sum(dim=1) * scale
         for index, target in enumerate(y):
             target.copy_(own[:, index]) if slots else target.zero_()
@@ -162,57 +183,39 @@ class DensePunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         self,
         y: Tensor,
         x: Sequence[Tensor] | Tensor,
-        lora_b_stacked: tuple[Tensor, ...],
+        lora_b_stacked: Stacked,
         output_slices: tuple[int, ...],
         offset_start: int = 0,
         add_inputs: bool = True,
         **kwargs: Any,
     ) -> None:
         y = y.view(-1, y.shape[-1])[:, offset_start : offset_start + sum(output_slices)]
-        self._expand(y, torch.stack(tuple(x), dim=1), lora_b_stacked, add_inputs)
+        self._expand(y, torch.cat(tuple(x), dim=1), lora_b_stacked, add_inputs)
 
-    def _apply(
-        self,
-        y: Tensor,
-        x: Tensor,
-        a: tuple[Tensor, ...],
-        b: tuple[Tensor, ...],
-        scale: float,
-        rows: Rows,
-        add: bool,
-    ) -> None:
-        expand = self._packed_b(b)
+    def _apply(self, y: Tensor, x: Tensor, a: Stacked, b: Stacked, scale: float, rows: Rows, add: bool) -> None:
+        expand = self._of(b, pack_b)
         slots = expand.slots(rows)
         if slots:
-            h = rows.mask(self._packed_a(a).linear(slots)(x.to(a[0].dtype)), slots)
-            write(y, expand.linear(slots)(h if scale == 1 else h * scale), rows, slots, add)
+            h = self._of(a, pack_a).gemm(slots)(x.to(a[0].dtype), rows)
+            rows.mask(h, slots)
+            write(y, expand.gemm(slots)(h if scale == 1 else h.mul_(scale), rows), rows, slots, add)
 
-    def _expand(self, y: Tensor, h: Tensor, b: tuple[Tensor, ...], add: bool) -> None:
-        """Expand `h [rows, slices, rank]`, each row of it shrunk by the row's own slot."""
-        expand, rows = self._packed_b(b), self._tokens
+    def _expand(self, y: Tensor, h: Tensor, b: Stacked, add: bool) -> None:
+        """Expand `h [rows, slices * rank]`, which each row's own slot shrank."""
+        expand, rows = self._of(b, pack_b), self._tokens
         slots = expand.slots(rows)
         if slots:
-            spread = h.to(b[0].dtype).flatten(1).repeat(1, len(slots))
-            write(y, expand.linear(slots)(rows.mask(spread, slots)), rows, slots, add)
+            h = h.to(b[0].dtype).repeat(1, len(slots))
+            rows.mask(h, slots)
+            write(y, expand.gemm(slots)(h, rows), rows, slots, add)
 
-    def _packed_a(self, stacked: tuple[Tensor, ...]) -> Packed:
-        return find(self._a, stacked, pack_a)
-
-    def _packed_b(self, stacked: tuple[Tensor, ...]) -> Packed:
-        return find(self._b, stacked, pack_b)
-
-
-def find(
-    known: dict[int, Packed],
-    stacked: tuple[Tensor, ...],
-    pack: Callable[[Sequence[Tensor], Slots], Tensor],
-) -> Packed:
-    """What is packed of these weights now; held with them, so that an id is never another's."""
-    packed = known.get(id(stacked[0]))
-    if packed is None:
-        packed = known[id(stacked[0])] = Packed(stacked, lambda slots: pack(stacked, slots))
-    packed.refresh()
-    return packed
+    def _of(self, stacked: Stacked, pack: Callable[[Stacked, Slots], Gemm]) -> Packed:
+        """What is packed of these weights; it holds them, so that their id is never another's."""
+        packed = self._packed.get(id(stacked[0]))
+        if packed is None:
+            packed = self._packed[id(stacked[0])] = Packed(stacked, pack)
+        packed.refresh()
+        return packed
 
 
 def write(y: Tensor, delta: Tensor, rows: Rows, slots: Slots, add: bool) -> None:

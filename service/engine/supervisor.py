@@ -71,5 +71,3 @@ async def _announce(url: str, settings: Settings, log: Path) -> None:
     with contextlib.suppress(ConfigError):
         note(f"the engine is ready after {await wait_ready(engine, settings.engine.start_timeout_s, log):.0f} s")
     await engine.close()
-
-

@@ -22,6 +22,8 @@ KINDS = ["exact", "json", "regex", "rouge_l", "chrf"]
         ("json", "no json", '{"a": 1}', 0.0),
         ("json", "[1]", "[1]", 1.0),
         ("json", "{}", "{}", 1.0),
+        ("json", "NaN", "NaN", 1.0),
+        ("json", "[" * 100_000, '{"a": 1}', 0.0),
         ("rouge_l", "the cat sat", "the cat sat", 1.0),
         ("rouge_l", "the cat sat", "a dog ran", 0.0),
         ("rouge_l", "the cat sat", "the big cat", 2 / 3),

@@ -26,7 +26,7 @@ def spec(tmp_path: Path, code: str) -> ChildSpec:
 
 async def until(condition: object, timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not condition():  # type: ignore[operator]
+        while not condition():  # noqa: ASYNC110  # type: ignore[operator]
             await asyncio.sleep(0.02)
 
 

@@ -75,7 +75,7 @@ def test_other_addresses_require_keys() -> None:
 
 
 def trimtab(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - our own command
+    return subprocess.run(
         [sys.executable, "-m", "service", *args], capture_output=True, text=True, cwd=cwd, timeout=60, check=False
     )
 

@@ -1,4 +1,4 @@
-"""The controller over a real SQLite store, with hand-written engines and jobs: the loop's steps, crashes, and rival controllers."""
+"""The controller over a real SQLite store, with hand-written engines and jobs: steps, crashes, rivals."""
 
 from __future__ import annotations
 

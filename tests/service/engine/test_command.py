@@ -46,7 +46,8 @@ def test_a_hub_id_keeps_its_name_and_may_be_downloaded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("", "No base model is set"), ("./absent", "There is no base model"), ("/a/b/c", "There is no base model")]
+    ("name", "words"),
+    [("", "No base model is set"), ("./absent", "There is no base model"), ("/a/b/c", "There is no base model")],
 )
 def test_a_model_that_is_not_there(name: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
@@ -59,7 +60,7 @@ def test_a_folder_that_is_no_model(model: Path) -> None:
     with pytest.raises(ConfigError, match="not JSON"):
         check_engine(settings(model=str(model)), "cpu", PLENTY)
     (model / "config.json").unlink()
-    with pytest.raises(ConfigError, match="no config.json"):
+    with pytest.raises(ConfigError, match=r"no config\.json"):
         check_engine(settings(model=str(model)), "cpu", PLENTY)
 
 

@@ -58,9 +58,7 @@ def seeded() -> None:
 
 @mixes
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_linear_adds_each_rows_own_adapter_in_each_slice(
-    adapters: list[int], dtype: torch.dtype
-) -> None:
+def test_linear_adds_each_rows_own_adapter_in_each_slice(adapters: list[int], dtype: torch.dtype) -> None:
     sizes = (16, 8, 8)
     x, y = torch.randn(6, WIDTH).to(dtype), torch.randn(6, sum(sizes)).to(dtype)
     pairs = [weights(size, dtype) for size in sizes]
@@ -149,7 +147,8 @@ def test_one_adapters_overflow_stays_in_its_own_rows() -> None:
     a[1] = torch.inf
     wrapper_for(adapters).add_lora_linear(y, x, (a,), (b,), 1.0, (16,))
     others = torch.tensor(adapters) != 12
-    assert y[others].isfinite().all() and not y[~others].isfinite().any()
+    assert y[others].isfinite().all()
+    assert not y[~others].isfinite().any()
 
 
 def test_a_slot_rewritten_in_place_counts_at_once() -> None:
@@ -178,7 +177,7 @@ def test_a_new_batch_is_routed_anew() -> None:
 def test_rows_that_the_mapping_does_not_describe_are_refused_not_guessed() -> None:
     a, b = weights(16)
     wrapper = wrapper_for([0, 11, 12])
-    with pytest.raises(ValueError, match="5 rows .* maps 3"):
+    with pytest.raises(ValueError, match=r"5 rows .* maps 3"):
         wrapper.add_lora_logits(torch.zeros(5, 16), torch.zeros(5, WIDTH), a, b, 1.0)
 
 

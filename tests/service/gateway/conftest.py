@@ -1,4 +1,4 @@
-"""What gateway tests share: a stub engine (a test double for vLLM, written by hand), a fake sink, real uvicorn servers."""
+"""What gateway tests share: a stub engine (a test double for vLLM), a fake sink, real uvicorn servers."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ class StubEngine:
         self.aborted = 0
         self.gate: asyncio.Event | None = None
         self.refusal: tuple[int, dict[str, Any]] | None = None
+        self.refuses_model = ""
         self.dies_after: int | None = None
         self.knows_priority = True
         self.pause_s = 0.0
@@ -74,6 +75,8 @@ class StubEngine:
         refusal = self.refusal
         if asked.get("priority") and not self.knows_priority:
             refusal = (400, {"error": {"message": "Got priority 100 but priority scheduling is off", "code": 400}})
+        if asked["model"] == self.refuses_model:
+            refusal = (500, {"error": {"message": "boom", "code": 500}})
         if refusal:
             await self._json(send, *refusal)
             return
@@ -114,9 +117,7 @@ class StubEngine:
             text = "".join(self.words)
             said = {"message": {"role": "assistant", "content": text, "refusal": None}} if chat else {"text": text}
             logprobs = self._logprobs(chat, asked, self.words)
-            choices.append(
-                {"index": index, **said, "logprobs": logprobs, "finish_reason": "stop", "stop_reason": None}
-            )
+            choices.append({"index": index, **said, "logprobs": logprobs, "finish_reason": "stop", "stop_reason": None})
         return {
             "id": "chatcmpl-1" if chat else "cmpl-1",
             "object": "chat.completion" if chat else "text_completion",
@@ -165,9 +166,7 @@ class StubEngine:
         if not asked.get("logprobs"):
             return None
         return {
-            "content": [
-                {"token": w, "logprob": LOGPROB, "bytes": list(w.encode()), "top_logprobs": []} for w in words
-            ]
+            "content": [{"token": w, "logprob": LOGPROB, "bytes": list(w.encode()), "top_logprobs": []} for w in words]
         }
 
     async def _json(self, send: Any, status: int, content: Any) -> None:
@@ -249,10 +248,10 @@ async def serving(app: Any, *, graceful_s: int = 5) -> AsyncIterator[str]:
             await task
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
     """Return once the condition holds; fail after `timeout_s`."""
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
 
@@ -282,9 +281,7 @@ class World:
         )
 
     def make_table(self, **alias: Any) -> RoutingTable:
-        views = tuple(
-            EngineView(e.url, True, frozenset({ADAPTER, CANDIDATE}), 1.0, BASE_MODEL) for e in self.engines
-        )
+        views = tuple(EngineView(e.url, True, frozenset({ADAPTER, CANDIDATE}), 1.0, BASE_MODEL) for e in self.engines)
         support = replace(Alias("support", champion=ADAPTER, updated_at=5.0), **alias)
         return RoutingTable(
             aliases={"support": support, "plain": Alias("plain")},
@@ -317,7 +314,7 @@ class World:
         return self.registry.get_sample_value(name, labels) or 0.0
 
     def client(self, **kwargs: Any) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=10.0, **kwargs)
+        return httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=60.0, **kwargs)
 
 
 MakeWorld = Callable[..., Awaitable[World]]

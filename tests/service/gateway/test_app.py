@@ -1,4 +1,4 @@
-"""The routes beside /v1, the shape of every error, keys on every route, readiness, and what importing the gateway costs."""
+"""The routes beside /v1, the shape of every error, keys, readiness, and what importing the gateway costs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ async def test_every_wrong_path_and_method_has_the_same_shape(world):
         for path in ("/nothing", "/v1/nothing", "/v1", "/v1/", "/v1/load_lora_adapter", "/v2/models"):
             assert is_error(await http.get(path), 404, "unknown_url")
         for method, path in (
-            ("GET", "/v1/chat/completions"), ("PUT", "/v1/completions"), ("POST", "/v1/models"), ("GET", "/v1/feedback"),
+            ("GET", "/v1/chat/completions"), ("PUT", "/v1/completions"), ("POST", "/v1/models"),
+            ("GET", "/v1/feedback"),
             ("POST", "/health"), ("DELETE", "/metrics"), ("POST", "/v1/models/support"),
         ):  # fmt: skip
             reply = await http.request(method, path)

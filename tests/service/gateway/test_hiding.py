@@ -23,7 +23,9 @@ CHAT_TOKEN = st.fixed_dictionaries(
         "token": TEXT,
         "logprob": NUMBER,
         "bytes": st.lists(st.integers(0, 255), max_size=3),
-        "top_logprobs": st.lists(st.fixed_dictionaries({"token": TEXT, "logprob": NUMBER, "bytes": st.none()}), max_size=2),
+        "top_logprobs": st.lists(
+            st.fixed_dictionaries({"token": TEXT, "logprob": NUMBER, "bytes": st.none()}), max_size=2
+        ),
     }
 )
 CHAT_LOGPROBS = st.none() | st.fixed_dictionaries({"content": st.lists(CHAT_TOKEN, max_size=3)})
@@ -35,7 +37,9 @@ TEXT_LOGPROBS = st.none() | st.fixed_dictionaries(
         "top_logprobs": st.lists(st.none() | st.dictionaries(TEXT, NUMBER, max_size=3), max_size=3),
     }
 )
-TOOL = st.fixed_dictionaries({"index": st.just(0), "function": st.fixed_dictionaries({"name": TEXT, "arguments": TEXT})})
+TOOL = st.fixed_dictionaries(
+    {"index": st.just(0), "function": st.fixed_dictionaries({"name": TEXT, "arguments": TEXT})}
+)
 DELTA = st.fixed_dictionaries({"content": st.none() | TEXT}, optional={"tool_calls": st.lists(TOOL, max_size=2)})
 TAIL = {"finish_reason": st.none() | st.just("stop"), "stop_reason": st.none() | TEXT}
 

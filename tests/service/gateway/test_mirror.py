@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from service.core.sampling import in_share
+
 CANDIDATE = "support@222222222222"
 CHAT = {"model": "support", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0.5}
 
@@ -33,9 +35,8 @@ async def test_the_candidate_is_asked_the_same_with_a_later_priority(world, wait
 async def test_the_share_is_the_mirrors_ratio(world, wait_until):
     await world.route(candidate=CANDIDATE, mirror_ratio=0.3)
     async with world.client() as http:
-        for _ in range(200):
-            await http.post("/v1/chat/completions", json=CHAT)
-    assert 30 < count(world, "offered") < 95
+        ids = [(await http.post("/v1/chat/completions", json=CHAT)).headers["x-request-id"] for _ in range(40)]
+    assert count(world, "offered") == sum(in_share(i, 0.3, salt=CANDIDATE) for i in ids)
     await wait_until(lambda: count(world, "sent") + count(world, "shed") == count(world, "offered"))
 
 
@@ -52,10 +53,8 @@ async def test_no_shadow_without_a_candidate_or_of_a_failed_request(world):
 async def test_a_failing_shadow_is_recorded_and_the_client_sees_nothing(world, wait_until):
     await world.route(candidate=CANDIDATE, mirror_ratio=1.0)
     async with world.client() as http:
-        asked = asyncio.create_task(http.post("/v1/chat/completions", json=CHAT))
-        await wait_until(lambda: world.engine.requests)
-        world.engine.refusal = (500, {"error": {"message": "boom", "code": 500}})
-        reply = await asked
+        world.engine.refuses_model = CANDIDATE
+        reply = await http.post("/v1/chat/completions", json=CHAT)
     assert reply.status_code == 200
     await wait_until(lambda: world.sink.shadows)
     shadow = world.sink.shadows[reply.headers["x-request-id"], CANDIDATE]
@@ -110,11 +109,12 @@ async def test_a_shadow_takes_no_longer_than_its_deadline(make_world, wait_until
     world = await make_world(mirror={"deadline_s": 0.05})
     await world.route(candidate=CANDIDATE, mirror_ratio=1.0)
     async with world.client() as http:
-        first = await http.post("/v1/completions", json={"model": "plain", "prompt": "warm"})
         asked = asyncio.create_task(http.post("/v1/chat/completions", json=CHAT))
-        await wait_until(lambda: len(world.engine.requests) == 2)
         world.engine.gate = asyncio.Event()
-        assert (await asked).status_code == first.status_code == 200
+        await wait_until(lambda: world.engine.running == 1)
+        opened, world.engine.gate = world.engine.gate, asyncio.Event()
+        opened.set()
+        assert (await asked).status_code == 200
     await wait_until(lambda: world.sink.shadows)
     assert next(iter(world.sink.shadows.values())).status == 504
     await wait_until(lambda: world.engine.running == 0)

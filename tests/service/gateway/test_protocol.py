@@ -63,7 +63,7 @@ def test_accepted(kind, fields):
     [
         {"logprobs": True, "top_logprobs": 20},
         {"max_completion_tokens": 5},
-        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}], "tool_choice": "auto"},
+        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}], "tool_choice": "auto"},
         {"tool_choice": {"type": "function", "function": {"name": "f"}}, "parallel_tool_calls": False},
         {"reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": False}},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]},

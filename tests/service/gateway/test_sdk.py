@@ -11,7 +11,9 @@ MESSAGES = [{"role": "user", "content": "Hi"}]
 
 
 def async_client(world, **kwargs):
-    return openai.AsyncOpenAI(base_url=f"{world.url}/v1", api_key=kwargs.pop("api_key", "none"), max_retries=0, **kwargs)
+    return openai.AsyncOpenAI(
+        base_url=f"{world.url}/v1", api_key=kwargs.pop("api_key", "none"), max_retries=0, **kwargs
+    )
 
 
 async def test_the_synchronous_client(world):
@@ -86,7 +88,9 @@ async def test_an_error_in_mid_stream_is_raised(world):
 async def test_keys_through_the_client(make_world, key_of):
     from service.core.records import Scope
 
-    world = await make_world(keys=[key_of("good", Scope.INFER), key_of("narrow", Scope.FEEDBACK)], server={"require_keys": True})
+    world = await make_world(
+        keys=[key_of("good", Scope.INFER), key_of("narrow", Scope.FEEDBACK)], server={"require_keys": True}
+    )
     async with async_client(world, api_key="good") as client:
         assert (await client.chat.completions.create(model="support", messages=MESSAGES)).choices
     async with async_client(world, api_key="wrong") as client:

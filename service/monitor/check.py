@@ -1,0 +1,122 @@
+"""One check of one alias: two windows → statistics → verdict → what the store keeps of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any
+from uuid import uuid4
+
+from service.core.drift import DriftPolicy, Evidence, Judgement, Score, Verdict, check_rate, compare_quality, judge
+from service.core.records import DriftCheck, Labelled
+from service.core.window import Sizes, Windows
+from service.monitor.detectors import Calibration, Detection, calibrate, detect
+from service.monitor.embedders import Embedder
+from service.monitor.estimate import estimate_quality
+from service.monitor.features import Features, measure
+from service.monitor.report import Reports
+from service.settings import AliasSettings, DriftSettings
+
+
+@dataclass(slots=True)
+class Memory:
+    """What is kept of one alias between checks, only to save work: after a restart it is made anew.
+
+    `calibrated` is the digest of the reference that `calibration` was made from; `told` is what `report` shows.
+    """
+
+    calibrated: str | None = None
+    calibration: Calibration | None = None
+    told: tuple[Verdict, bool, str] | None = None
+    report: str | None = None
+
+
+def drift_policy(settings: DriftSettings) -> DriftPolicy:
+    return DriftPolicy(
+        Sizes(settings.reference_size, settings.current_size),
+        settings.false_alarm_every,
+        settings.min_labelled,
+        settings.quality_drop,
+        settings.require_quality_loss,
+    )
+
+
+class Checker:
+    """Judges windows; its work is all CPU, so it runs off the event loop's thread, one check at a time."""
+
+    def __init__(self, settings: DriftSettings, reports: Reports, embedder: Embedder | None) -> None:
+        self._policy = drift_policy(settings)
+        self._reports = reports
+        self._embedder = embedder
+
+    def check(
+        self, alias: str, windows: Windows, judged: AliasSettings, memory: Memory, *, fresh: int, now: float
+    ) -> DriftCheck:
+        """The verdict on these windows, `fresh` of whose requests no check has seen before."""
+        sizes, least = windows.sizes, self._policy.min_labelled
+        if sizes.lack(self._policy.wanted) is not None:
+            return _record(alias, sizes, judge((), Evidence(), sizes, self._policy), now)
+        reference = measure(windows.reference, judged.scorer, judged.pattern)
+        current = measure(windows.current, judged.scorer, judged.pattern)
+        evidence = Evidence(
+            compare_quality(reference.scores.tolist(), current.scores.tolist(), least=least),
+            estimate_quality(reference, current, least=least),
+        )
+        calibration = self._calibration(windows.reference, reference, memory)
+        vectors = self._embedder.embed(current.prompts) if self._embedder else None
+        detection = detect(calibration, current, vectors, evidence, check_rate(fresh, self._policy))
+        judgement = judge(detection.scores, evidence, sizes, self._policy)
+        record = _record(alias, sizes, judgement, now)
+        return replace(
+            record,
+            scores=[_entry(score) for score in detection.scores if score.usable],
+            quality_reference=evidence.labelled.reference if evidence.labelled else None,
+            quality_current=evidence.labelled.current if evidence.labelled else None,
+            report=self._report(record.id, judgement, detection, memory),
+        )
+
+    def _calibration(self, rows: Sequence[Labelled], reference: Features, memory: Memory) -> Calibration:
+        named = [self._embedder.id if self._embedder else "", *(row.capture.request_id for row in rows)]
+        digest = sha256("\0".join(named).encode("utf-8", "surrogatepass")).hexdigest()
+        if memory.calibration is None or memory.calibrated != digest:
+            vectors = self._embedder.embed(reference.prompts) if self._embedder else None
+            memory.calibration = calibrate(reference, vectors, self._policy.wanted.current, seed=int(digest[:8], 16))
+            memory.calibrated = digest
+        return memory.calibration
+
+    def _report(self, check_id: str, judgement: Judgement, detection: Detection, memory: Memory) -> str | None:
+        """A new report when the verdict changes or another reference begins; until then checks name the last one."""
+        if judgement.verdict is Verdict.INCONCLUSIVE:
+            return None
+        told = (judgement.verdict, judgement.retrain, str(memory.calibrated))
+        if memory.told != told or memory.report is None or not self._reports.has(memory.report):
+            memory.report = self._reports.write(detection, check_id)
+            memory.told = told
+        return memory.report
+
+
+def _record(alias: str, sizes: Sizes, judgement: Judgement, now: float) -> DriftCheck:
+    return DriftCheck(
+        id=uuid4().hex,
+        alias=alias,
+        at=now,
+        verdict=judgement.verdict.value,
+        scores=[],
+        reasons=list(judgement.reasons),
+        reference_size=sizes.reference,
+        current_size=sizes.current,
+        retrain=judgement.retrain,
+    )
+
+
+def _entry(score: Score) -> dict[str, Any]:
+    return {
+        "detector": score.detector,
+        "kind": score.kind.value,
+        "score": score.score,
+        "threshold": score.threshold,
+        "ratio": score.ratio,
+        "alarm": score.alarm,
+        "detail": score.detail,
+    }

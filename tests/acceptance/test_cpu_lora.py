@@ -1,0 +1,158 @@
+"""The CPU LoRA plugin in a real vLLM, beside the same vLLM without it.
+
+About two minutes on two cores, most of it the start of the two engines (at once, idle in turn).
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import Qwen3ForCausalLM
+
+from benchmarks.tiny_model import save_adapter, save_model, tokenizer
+from benchmarks.traffic import chat, send, texts
+from benchmarks.vllm_server import vllm_server
+
+pytestmark = pytest.mark.acceptance
+
+ADAPTERS = ("one", "two", "three")
+ALL = ("base", *ADAPTERS)
+CONCURRENCY = 32
+REPLIES = 208
+TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Engines:
+    folder: Path
+    plugin: str
+    stock: str
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    folder = tmp_path_factory.mktemp("cpu_lora")
+    model = save_model(folder / "base")
+    adapters = {name: save_adapter(folder / name, model, seed=seed) for seed, name in enumerate(ADAPTERS, start=1)}
+    servers = [
+        vllm_server(model, adapters, folder / "plugin.log"),
+        vllm_server(model, adapters, folder / "stock.log", environment={"VLLM_PLUGINS": ""}),
+    ]
+    with ExitStack() as stack, ThreadPoolExecutor() as pool:
+        plugin, stock = pool.map(stack.enter_context, servers)
+        yield Engines(folder, plugin, stock)
+
+
+def replies(url: str, models: Sequence[str]) -> list[list[int]]:
+    """Token ids of greedy replies to REPLIES texts, each sent to all of `models` in turn."""
+    bodies = [chat(model, text, tokens=TOKENS) for text in texts(REPLIES) for model in models]
+    run = send(url, bodies, CONCURRENCY)
+    return [reply["choices"][0]["token_ids"] for reply in run.replies]
+
+
+def changed_by_company(url: str, models: Sequence[str]) -> dict[str, int]:
+    """How many replies of each of `models` differ when requests to all four share batches."""
+    mixed = replies(url, ALL)
+    return {
+        model: sum(a != b for a, b in zip(replies(url, [model]), mixed[ALL.index(model) :: len(ALL)], strict=True))
+        for model in models
+    }
+
+
+def test_the_plugin_is_in_force_in_one_engine_only(engines: Engines) -> None:
+    assert "Using DensePunicaWrapper." in (engines.folder / "plugin.log").read_text()
+    assert "Using PunicaWrapperCPU." in (engines.folder / "stock.log").read_text()
+
+
+def test_no_reply_changes_by_being_batched_with_other_adapters(engines: Engines) -> None:
+    assert changed_by_company(engines.plugin, ALL) == {"base": 0, "one": 0, "two": 0, "three": 0}
+
+
+def test_that_check_catches_the_defect_of_the_stock_path(engines: Engines) -> None:
+    assert changed_by_company(engines.stock, ["base"])["base"] > 0.9 * REPLIES
+
+
+def test_every_adapter_changes_the_replies(engines: Engines) -> None:
+    told = [tuple(reply) for reply in replies(engines.plugin, ALL)]
+    for first in range(0, len(told), len(ALL)):
+        assert len(set(told[first : first + len(ALL)])) == len(ALL)
+
+
+def test_log_probabilities_are_pefts_within_bfloat16_error(engines: Engines) -> None:
+    """vLLM is no further from PEFT in float32 than PEFT in bfloat16 is, but for chance."""
+    prompts = [tokenizer().encode(text * 3)[:64] for text in texts(8, seed=1)]
+    bodies = [
+        {"model": model, "prompt": prompt, "max_tokens": 1, "prompt_logprobs": 0} for prompt in prompts for model in ALL
+    ]
+    told = send(engines.plugin, bodies, CONCURRENCY, "/v1/completions").replies
+    exact = {model: peft_logprobs(engines.folder, model, prompts, torch.float32) for model in ALL}
+    for offset, model in enumerate(ALL):
+        served = torch.tensor(
+            [
+                next(iter(position.values()))["logprob"]
+                for reply in told[offset :: len(ALL)]
+                for position in reply["choices"][0]["prompt_logprobs"][1:]
+            ]
+        )
+        rounded = peft_logprobs(engines.folder, model, prompts, torch.bfloat16)
+        bfloat16_error = rms(rounded - exact[model])
+        assert rms(served - exact[model]) < 1.25 * bfloat16_error, model
+        others = [rms(exact[other] - exact[model]) for other in ALL if other != model]
+        assert min(others) > 20 * bfloat16_error, "the adapters differ too little for this test to tell"
+
+
+def rms(error: torch.Tensor) -> float:
+    return error.square().mean().sqrt().item()
+
+
+def peft_logprobs(folder: Path, name: str, prompts: list[list[int]], dtype: torch.dtype) -> torch.Tensor:
+    """Log-probability of each prompt's tokens after the first, by transformers and PEFT."""
+    model: torch.nn.Module = Qwen3ForCausalLM.from_pretrained(folder / "base", dtype=dtype)
+    if name != "base":
+        model = PeftModel.from_pretrained(model, str(folder / name), autocast_adapter_dtype=False)
+        model = model.to(dtype)
+    told = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
+        with torch.inference_mode():
+            logprobs = model(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
+        told.append(logprobs.gather(1, ids[0, 1:, None])[:, 0])
+    return torch.cat(told)
+
+
+def tokens_per_s(url: str, model: str) -> float:
+    bodies = [chat(model, text, tokens=32) for text in texts(64)]
+    return sum(body["max_tokens"] for body in bodies) / send(url, bodies, CONCURRENCY).wall_s
+
+
+def test_an_adapter_costs_little_throughput(engines: Engines) -> None:
+    """Best of interleaved rounds: what else runs on this machine can only slow a round.
+
+    A rank-16 adapter on every layer of a 256-wide model is itself a tenth of the model's arithmetic.
+    """
+    for model in ("base", "one"):
+        tokens_per_s(engines.plugin, model)
+    base = adapter = stock = 0.0
+    for _ in range(6):
+        base = max(base, tokens_per_s(engines.plugin, "base"))
+        adapter = max(adapter, tokens_per_s(engines.plugin, "one"))
+    for _ in range(2):
+        stock = max(stock, tokens_per_s(engines.stock, "one"))
+    told = f"tokens/s: base {base:.0f}, adapter {adapter:.0f}, adapter in the stock path {stock:.0f}"
+    assert adapter > 0.75 * base, told
+    assert stock < 0.5 * base, told
+
+
+def test_a_lone_request_is_no_slower_than_in_the_stock_path(engines: Engines) -> None:
+    bodies = [chat("one", text, tokens=TOKENS) for text in texts(10)]
+    taken: dict[str, list[float]] = {engines.plugin: [], engines.stock: []}
+    for _ in range(3):
+        for url, latencies in taken.items():
+            latencies += send(url, bodies, 1).latencies_s
+    assert median(taken[engines.plugin]) <= median(taken[engines.stock])
