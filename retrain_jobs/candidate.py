@@ -1,0 +1,101 @@
+"""Make one candidate: encode, train, save, evaluate against the champion. Importing this imports torch and TRL."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from retrain_jobs.base import Base, load_base
+from retrain_jobs.dataset import require_enough, without
+from retrain_jobs.encode import Encoded, encode
+from retrain_jobs.evaluate import Item, evaluate
+from retrain_jobs.examples import Example, GoldenItem, Reason
+from retrain_jobs.manifest import manifest
+from retrain_jobs.publish import save_adapter
+from retrain_jobs.recipes import sft_lora
+from retrain_jobs.score import summary
+from retrain_jobs.work import Made, Report, Work
+from service.core.records import JobPhase
+from service.drivers.base_model import base_digest
+
+log = logging.getLogger(__name__)
+
+CONFIG = Path(__file__).parent / "configs" / "sft_lora.yaml"
+
+
+def make(work: Work, report: Report, *, imported_s: float) -> Made:
+    """Train on the dataset and judge the result; `imported_s` is what importing took, for the record."""
+    knobs, clock = work.settings.retrain, _Clock()
+    config = sft_lora.Config.model_validate(yaml.safe_load(CONFIG.read_text("utf-8")))
+    base = load_base(work.settings.model, threads=work.threads, max_length=config.max_length)
+    rows = (*work.dataset.train, *work.dataset.heldout)
+    tokens = {row.request_id: encode(base, row.messages(), row.target) for row in rows}
+    dataset = without(work.dataset, [row for row in rows if tokens[row.request_id] is None], Reason.TOO_LONG)
+    require_enough(dataset, work.options)
+    seconds = {"import": imported_s, "load": clock.lap()}
+
+    model, curve = sft_lora.train(
+        base, _fitting(dataset.train, tokens), _fitting(dataset.heldout, tokens), knobs, config, work.scratch,
+        lambda share, detail: report(JobPhase.TRAINING, share, **detail),
+    )  # fmt: skip
+    seconds["train"] = clock.lap()
+
+    base_id = base_digest(work.settings.model)
+    folder = save_adapter(model, work.scratch / "adapter", base_name=f"sha256:{base_id}")
+    evaluation = evaluate(
+        model, base, work.champion, _items(base, dataset.heldout, tokens, work.golden),
+        work.settings.alias(work.alias), seed=work.options.seed,
+        on_share=lambda share: report(JobPhase.EVALUATING, share),
+    )  # fmt: skip
+    seconds["evaluate"] = clock.lap()
+    report(JobPhase.PUBLISHING, 0.0)
+
+    told = summary({"golden": evaluation["golden"], **evaluation["heldout"]})
+    log.info("%s; seconds: %s", told, {name: round(value, 1) for name, value in seconds.items()})
+    return Made(
+        folder,
+        dataset,
+        evaluation,
+        curve.summary() | {"stage_seconds": {name: round(value, 2) for name, value in seconds.items()}},
+        manifest(
+            dataset=dataset,
+            golden=work.golden,
+            knobs=knobs,
+            config=config.model_dump(),
+            spec=work.spec,
+            base_digest=base_id,
+            threads=work.threads,
+        ),
+    )
+
+
+class _Clock:
+    """Laps of monotonic time, in seconds."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def lap(self) -> float:
+        before, self._last = self._last, time.monotonic()
+        return self._last - before
+
+
+def _fitting(rows: Sequence[Example], tokens: dict[str, Encoded | None]) -> list[Encoded]:
+    return [found for row in rows if (found := tokens[row.request_id]) is not None]
+
+
+def _items(
+    base: Base, heldout: Sequence[Example], tokens: dict[str, Encoded | None], golden: Sequence[GoldenItem]
+) -> list[Item]:
+    """Held-out rows and golden items; without a golden set the held-out replay rows stand in for it."""
+    items = [
+        Item(found, row.target, str(row.slice)) for row, found in zip(heldout, _fitting(heldout, tokens), strict=True)
+    ]
+    if not golden:
+        return items + [Item(item.tokens, item.target, "golden") for item in items if item.group == "replay"]
+    encoded = [(encode(base, item.messages(), item.target), item.target) for item in golden]
+    return items + [Item(found, target, "golden") for found, target in encoded if found is not None]

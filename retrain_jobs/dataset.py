@@ -1,0 +1,239 @@
+"""Pure building of a training set: clean, de-duplicate, cap, mix with replay, split. Same rows, same set."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from retrain_jobs.examples import Example, GoldenItem, Reason, Slice, digest, to_example
+from retrain_jobs.likeness import NearIndex, prompt_key, prompt_text
+from retrain_jobs.privacy import scrub
+from service.core.errors import Conflict
+from service.core.records import Labelled
+from service.core.sampling import position
+
+FEW = 3
+"""A target seen at least this often is a class of its own; rarer ones share one stratum."""
+
+RARE = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a set is built. `replay_ratio` is the share of the kept rows that the reference may make up (0..1)."""
+
+    min_examples: int
+    max_examples: int
+    replay_ratio: float
+    holdout_ratio: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Rows to learn from and rows to be judged by, which never mix; and where all the others went.
+
+    `looked_at` equals the rows kept plus the sum of `dropped`.
+    """
+
+    train: tuple[Example, ...]
+    heldout: tuple[Example, ...]
+    looked_at: int
+    dropped: Mapping[Reason, int]
+    personal: Mapping[str, int]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over every row, its slice and its side of the split."""
+        sides = (("train", self.train), ("heldout", self.heldout))
+        return digest([[side, row.request_id, row.slice, row.digest] for side, rows in sides for row in rows])
+
+    def summary(self) -> dict[str, object]:
+        """The numbers behind the set, as JSON."""
+        kept = (*self.train, *self.heldout)
+        return {
+            "looked_at": self.looked_at,
+            "kept": len(kept),
+            "dropped": {str(reason): n for reason, n in sorted(self.dropped.items())},
+            "train": _by_slice(self.train),
+            "heldout": _by_slice(self.heldout),
+            "origins": dict(sorted(Counter(str(row.origin) for row in kept).items())),
+            "classes": len({row.target for row in kept}),
+            "personal_data_replaced": dict(sorted(self.personal.items())),
+            "digest": self.digest,
+        }
+
+
+def build(
+    new: Sequence[Labelled], replay: Sequence[Labelled], golden: Sequence[GoldenItem], options: Options
+) -> Dataset:
+    """Make the set from the traffic since the drift's onset and from the reference before it.
+
+    Golden items never enter it, nor do near duplicates of them. Of several labels for one prompt the newest wins.
+    """
+    dropped: Counter[Reason] = Counter()
+    rows = _examples(new, replay, dropped)
+    rows = _without_golden(rows, golden, dropped)
+    rows = _one_label_each(rows, dropped)
+    rows = _mix(rows, options, dropped)
+    train, heldout = _split(rows, options.holdout_ratio)
+    index = NearIndex(prompt_text(row.prompt) for row in train)
+    apart = [row for row in heldout if prompt_text(row.prompt) not in index]
+    dropped[Reason.HELDOUT_NEAR_DUPLICATE] += len(heldout) - len(apart)
+    train = sorted(train, key=lambda row: _rank(row, options.seed))
+    personal: Counter[str] = Counter()
+    return Dataset(
+        train=tuple(_scrubbed(train, personal)),
+        heldout=tuple(_scrubbed(apart, personal)),
+        looked_at=len(new) + len(replay),
+        dropped={reason: n for reason, n in dropped.items() if n},
+        personal=dict(personal),
+    )
+
+
+def without(dataset: Dataset, rows: Iterable[Example], reason: Reason) -> Dataset:
+    """The set without `rows`, counted under `reason`."""
+    gone = {row.request_id for row in rows}
+    if not gone:
+        return dataset
+    return Dataset(
+        train=tuple(row for row in dataset.train if row.request_id not in gone),
+        heldout=tuple(row for row in dataset.heldout if row.request_id not in gone),
+        looked_at=dataset.looked_at,
+        dropped={**dataset.dropped, reason: dataset.dropped.get(reason, 0) + len(gone)},
+        personal=dataset.personal,
+    )
+
+
+def require_enough(dataset: Dataset, options: Options) -> None:
+    """Raise Conflict unless something can be learned from the set and measured on it."""
+    kept = len(dataset.train) + len(dataset.heldout)
+    left_out = ", ".join(f"{reason} {n}" for reason, n in sorted(dataset.dropped.items())) or "none"
+    told = f"{kept} of {dataset.looked_at} labelled rows can be used (left out: {left_out})"
+    if dataset.looked_at and not any(row.slice is Slice.NEW for row in dataset.train):
+        raise Conflict(f"Nothing new to learn: {told}, none of them since the drift's onset.", code="nothing_new")
+    if kept < options.min_examples:
+        raise Conflict(
+            f"Too few examples to train on: {told}, retrain.min_examples is {options.min_examples}; "
+            "send more feedback with an expected reply, or lower it.",
+            code="too_few_examples",
+        )
+    if len({row.target for row in dataset.train}) < 2:
+        raise Conflict(
+            f"Only one target: {told}, and all say the same; label requests of other kinds too.", code="one_class"
+        )
+    if not dataset.heldout:
+        raise Conflict(
+            f"No held-out rows: {told}, but none may be held out without a near duplicate in training; "
+            "send feedback on more varied requests or raise retrain.holdout_ratio.",
+            code="no_heldout",
+        )
+
+
+def _examples(new: Sequence[Labelled], replay: Sequence[Labelled], dropped: Counter[Reason]) -> list[Example]:
+    rows = []
+    for source, labelled in ((Slice.NEW, new), (Slice.REPLAY, replay)):
+        for row in labelled:
+            made = to_example(row, source)
+            if isinstance(made, Reason):
+                dropped[made] += 1
+            else:
+                rows.append(made)
+    return rows
+
+
+def _without_golden(rows: Sequence[Example], golden: Sequence[GoldenItem], dropped: Counter[Reason]) -> list[Example]:
+    keys = {prompt_key(item.prompt) for item in golden}
+    index = NearIndex(prompt_text(item.prompt) for item in golden)
+    kept = []
+    for row in rows:
+        if prompt_key(row.prompt) in keys:
+            dropped[Reason.GOLDEN] += 1
+        elif prompt_text(row.prompt) in index:
+            dropped[Reason.GOLDEN_NEAR_DUPLICATE] += 1
+        else:
+            kept.append(row)
+    return kept
+
+
+def _one_label_each(rows: Sequence[Example], dropped: Counter[Reason]) -> list[Example]:
+    """One row a prompt: the newest label wins, and of equal labels the newest row."""
+    winners: dict[str, Example] = {}
+    newest_first = sorted(rows, key=lambda row: (row.labelled_at, row.at, row.request_id), reverse=True)
+    for row in newest_first:
+        winner = winners.setdefault(prompt_key(row.prompt), row)
+        if winner is not row:
+            dropped[Reason.DUPLICATE if winner.target == row.target else Reason.CONFLICTING_LABEL] += 1
+    return sorted(winners.values(), key=lambda row: (row.at, row.request_id))
+
+
+def _mix(rows: Sequence[Example], options: Options, dropped: Counter[Reason]) -> list[Example]:
+    """New rows up to their share of the cap, and replay in proportion to them."""
+    ratio = options.replay_ratio
+    new = [row for row in rows if row.slice is Slice.NEW]
+    replay = [row for row in rows if row.slice is Slice.REPLAY]
+    reserved = min(len(replay), math.floor(ratio * options.max_examples))
+    kept_new = _sample(new, options.max_examples - reserved, options.seed)
+    quota = options.max_examples - len(kept_new)
+    if ratio < 1.0:
+        quota = min(quota, math.ceil(len(kept_new) * ratio / (1.0 - ratio)))
+    kept_replay = _sample(replay, quota, options.seed)
+    dropped[Reason.OVER_CAP] += len(new) - len(kept_new)
+    dropped[Reason.REPLAY_QUOTA] += len(replay) - len(kept_replay)
+    return sorted((*kept_new, *kept_replay), key=lambda row: (row.at, row.request_id))
+
+
+def _sample(rows: Sequence[Example], size: int, seed: int) -> list[Example]:
+    """Up to `size` rows, as many from each stratum as its share asks for: replay must look like what it stands for."""
+    if size >= len(rows):
+        return list(rows)
+    placed = []
+    for target, found in _strata(rows).items():
+        ranked = sorted(found, key=lambda row: _rank(row, seed))
+        placed += [((place + 0.5) / len(ranked), target, row) for place, row in enumerate(ranked)]
+    return [row for _, _, row in sorted(placed, key=lambda entry: entry[:2])[:size]]
+
+
+def _split(rows: Sequence[Example], holdout_ratio: float) -> tuple[list[Example], list[Example]]:
+    """The newest share of each slice's strata is held out: the candidate will meet what comes after, too."""
+    train: list[Example] = []
+    heldout: list[Example] = []
+    for source in Slice:
+        owed = 0.0
+        for found in _strata([row for row in rows if row.slice is source]).values():
+            ordered = sorted(found, key=lambda row: (row.at, row.request_id))
+            owed += holdout_ratio * len(ordered)
+            count = min(round(owed), len(ordered) - 1)
+            owed -= count
+            train += ordered[: len(ordered) - count]
+            heldout += ordered[len(ordered) - count :]
+    return train, heldout
+
+
+def _strata(rows: Sequence[Example]) -> dict[str, list[Example]]:
+    """Rows by target where it is frequent, all others together; in the targets' order."""
+    frequency = Counter(row.target for row in rows)
+    strata: dict[str, list[Example]] = defaultdict(list)
+    for row in rows:
+        strata[row.target if frequency[row.target] >= FEW else RARE].append(row)
+    return dict(sorted(strata.items()))
+
+
+def _rank(row: Example, seed: int) -> float:
+    return position(row.request_id, f"retrain/{seed}")
+
+
+def _scrubbed(rows: Sequence[Example], personal: Counter[str]) -> list[Example]:
+    clean = []
+    for row in rows:
+        scrubbed, counts = scrub(row)
+        personal.update(counts)
+        clean.append(scrubbed)
+    return clean
+
+
+def _by_slice(rows: Sequence[Example]) -> dict[str, int]:
+    counts = Counter(str(row.slice) for row in rows)
+    return {str(source): counts[source] for source in Slice} | {"all": len(rows)}

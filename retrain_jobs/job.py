@@ -1,0 +1,171 @@
+"""One job from claim to result: dataset, training, evaluation, publishing. Every step can be lost and begun again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retrain_jobs.dataset import Dataset, Options, build, require_enough
+from retrain_jobs.examples import GoldenItem, read_golden
+from retrain_jobs.lease import JobStopped, Lease, hold
+from retrain_jobs.work import Made, Work
+from service.core.errors import BadAdapter, ConfigError, StaleWrite, TrimtabError
+from service.core.names import BASE
+from service.core.records import Adapter, Job, JobPhase
+from service.drivers.adapter_files import register_adapter
+from service.ports import Blobs, Store
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SHARES = {JobPhase.DATASET: 0.0, JobPhase.TRAINING: 0.05, JobPhase.EVALUATING: 0.8, JobPhase.PUBLISHING: 0.97}
+"""Where each phase begins on the job's way from 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """A phase's own progress as a part of the whole job's."""
+
+    lease: Lease
+
+    def __call__(self, phase: JobPhase, share: float, **detail: Any) -> None:
+        start = SHARES[phase]
+        end = min((other for other in SHARES.values() if other > start), default=1.0)
+        self.lease.report(phase, start + share * (end - start), **detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What the controller asks for; times are Unix seconds. Rows after `onset` are new, those before it replay."""
+
+    alias: str
+    champion: str
+    window_since: float
+    onset: float
+    until: float | None
+
+    @classmethod
+    def of(cls, job: Job) -> Spec:
+        """Read the job's spec; without an onset all rows are new."""
+        spec, since = job.spec, float(job.spec.get("window_since") or 0.0)
+        until = spec.get("until")
+        return cls(
+            alias=str(spec.get("alias") or job.alias),
+            champion=str(spec.get("champion") or BASE),
+            window_since=since,
+            onset=float(spec.get("onset") or since),
+            until=None if until is None else float(until),
+        )
+
+
+async def run_job(
+    store: Store, blobs: Blobs, settings: Settings, job_id: str, holder: str, *, threads: int,
+    clock: Callable[[], float] = time.time,
+) -> Adapter:  # fmt: skip
+    """Do the job and finish it in the store; a failure is recorded there with its one line, and raised.
+
+    Raises:
+        JobStopped: it was cancelled or taken over; nothing was published or recorded.
+        TrimtabError: it failed.
+    """
+    knobs = settings.retrain
+    async with hold(
+        store, job_id, holder, heartbeat_s=knobs.heartbeat_s, stale_after_s=knobs.stale_after_s, clock=clock
+    ) as lease:
+        try:
+            return await _work(store, blobs, settings, lease, threads, clock)
+        except JobStopped:
+            raise
+        except Exception as error:
+            log.exception("job %s failed", job_id)
+            try:
+                await store.fail(job_id, holder, error=one_line(error), now=clock())
+            except StaleWrite as lost:
+                raise JobStopped(lost.message) from error
+            raise
+
+
+def one_line(error: Exception) -> str:
+    """What a person reads: the message of our own errors, the kind and first line of others."""
+    if isinstance(error, TrimtabError):
+        return error.message
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}; the job's log has the traceback.".replace(": ;", ";")
+
+
+async def _work(
+    store: Store, blobs: Blobs, settings: Settings, lease: Lease, threads: int, clock: Callable[[], float]
+) -> Adapter:
+    spec, knobs = Spec.of(lease.job), settings.retrain
+    _check(settings)
+    lease.report(JobPhase.DATASET, SHARES[JobPhase.DATASET])
+    options = Options(knobs.min_examples, knobs.max_examples, knobs.replay_ratio, knobs.holdout_ratio, knobs.seed)
+    golden_path = settings.alias(spec.alias).golden_set
+    golden = read_golden(golden_path) if golden_path else ()
+    dataset = await _read(store, spec, golden, options)
+    require_enough(dataset, options)
+    log.info("dataset: %s", dataset.summary())
+    await lease.send(store, now=clock())
+    champion = None if spec.champion == BASE else await blobs.local(spec.champion)
+    with tempfile.TemporaryDirectory(prefix="trimtab-job-") as scratch:
+        work = Work(settings, spec.alias, lease.job.spec, dataset, golden, champion, options, Path(scratch), threads)
+        made = await asyncio.to_thread(_make, work, lease)
+        await lease.send(store, now=clock())
+        adapter = await register_adapter(
+            store, blobs, spec.alias, made.folder, settings.model, max_rank=settings.engine.max_lora_rank, now=clock(),
+            cycle_id=lease.job.cycle_id, manifest=made.manifest,
+        )  # fmt: skip
+    result = {
+        "adapter": adapter.name,
+        "digest": adapter.digest,
+        "evaluation": made.evaluation,
+        "dataset": made.dataset.summary(),
+        "training": made.training,
+        "manifest": made.manifest,
+    }
+    await store.finish(lease.job.id, lease.holder, result=result, now=clock())
+    return adapter
+
+
+def _make(work: Work, lease: Lease) -> Made:
+    """Import and run the heavy part, in a thread of its own, so that heartbeats go on."""
+    began = time.monotonic()
+    lease.report(JobPhase.TRAINING, SHARES[JobPhase.TRAINING], doing="loading libraries")
+    from retrain_jobs.candidate import make
+
+    return make(work, _Progress(lease), imported_s=time.monotonic() - began)
+
+
+def _check(settings: Settings) -> None:
+    """What can be known to fail is told before anything is read or imported."""
+    knobs = settings.retrain
+    if not settings.model:
+        raise ConfigError("No base model is set; set `model` to a Hugging Face folder or id.", param="model")
+    if knobs.recipe != "sft_lora":
+        raise ConfigError(
+            f"There is no recipe {knobs.recipe!r}; set retrain.recipe to sft_lora.", param="retrain.recipe"
+        )
+    if knobs.rank > settings.engine.max_lora_rank:
+        raise BadAdapter(
+            f"retrain.rank is {knobs.rank} and the engines serve at most engine.max_lora_rank, "
+            f"{settings.engine.max_lora_rank}; lower the one or raise the other.",
+            param="retrain.rank",
+        )
+
+
+async def _read(store: Store, spec: Spec, golden: tuple[GoldenItem, ...], options: Options) -> Dataset:
+    """Twice as many rows as can be used: some of them will be left out."""
+    limit = 2 * options.max_examples
+    new = await store.window(
+        spec.alias, since=spec.onset, until=spec.until, limit=limit, newest=True, labelled_only=True
+    )
+    replay = await store.window(
+        spec.alias, since=spec.window_since, until=spec.onset, limit=limit, newest=True, labelled_only=True
+    )
+    return await asyncio.to_thread(build, new, replay, golden, options)

@@ -1,0 +1,61 @@
+"""What an adapter was made from: enough to trace it to its rows and to make it again. Holds no time and no path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from retrain_jobs.dataset import Dataset
+from retrain_jobs.examples import GoldenItem, digest
+from service.settings import RetrainSettings
+
+PACKAGES = ("torch", "transformers", "peft", "trl")
+
+_RECIPE_FIELDS = (
+    "recipe", "rank", "alpha", "dropout", "learning_rate", "epochs", "batch_size", "patience", "max_seconds", "seed",
+    "min_examples", "max_examples", "replay_ratio", "holdout_ratio",
+)  # fmt: skip
+
+
+def manifest(
+    *,
+    dataset: Dataset,
+    golden: Sequence[GoldenItem],
+    knobs: RetrainSettings,
+    config: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    base_digest: str,
+    threads: int,
+) -> dict[str, Any]:
+    """The record behind one adapter, as JSON; equal inputs give an equal record."""
+    return {
+        "dataset": {
+            "digest": dataset.digest,
+            "train": [row.request_id for row in dataset.train],
+            "heldout": [row.request_id for row in dataset.heldout],
+        },
+        "golden_digest": digest([[item.messages(), item.target] for item in golden]),
+        "settings": {name: getattr(knobs, name) for name in _RECIPE_FIELDS},
+        "recipe": dict(config),
+        "job": dict(spec),
+        "base_digest": base_digest,
+        "threads": threads,
+        "code": code_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def code_version() -> str:
+    """The package's version and the digest of this package's sources, which also tells uncommitted changes apart."""
+    total = sha256()
+    root = Path(__file__).parent
+    for path in sorted([*root.rglob("*.py"), *root.rglob("*.yaml")]):
+        total.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
+    try:
+        released = version("trimtab")
+    except PackageNotFoundError:
+        released = "0"
+    return f"{released}+{total.hexdigest()[:12]}"

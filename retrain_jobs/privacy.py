@@ -1,0 +1,87 @@
+"""Personal data never reaches the weights: e-mail, phone and card numbers become made-up ones of the same shape.
+
+The same value gets the same stand-in throughout one row, prompt and target alike, so that a task which copies such
+values can still be learned. Stand-ins come from the request's id, not from the value, and so tell nothing about it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from hashlib import sha256
+
+from retrain_jobs.examples import Example, Turn
+
+_EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
+_CARD = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])")
+_PHONE = re.compile(
+    r"""(?<![\w.+-])(?:
+        \+\d{1,3}(?:[ ./-]?\(?\d{1,8}\)?){1,6}          # +49 170 1234567
+      | \(?0\d{1,5}\)?(?:[ ./-]?\d{2,8}){1,4}           # (020) 7946 0958
+      | (?:\(\d{3}\)\ ?|\d{3}[ .-])\d{3}[ .-]\d{4}     # 415-555-2671
+    )(?![\w-])""",
+    re.VERBOSE,
+)
+_PHONE_DIGITS = range(9, 16)
+_DATE = re.compile(r"(?:19|20)\d{2}[ .-]\d{2}[ .-]\d{2}(?!\d)|\d{2}[ .-]\d{2}[ .-](?:19|20)\d{2}(?!\d)")
+
+Stand = Callable[[str, str], str]
+"""A kind's stand-in for a value, given hex digits to draw from."""
+
+
+def scrub(example: Example) -> tuple[Example, Mapping[str, int]]:
+    """The example without personal data, and how many distinct values of each kind it held."""
+    stands: dict[str, str] = {}
+    counts: dict[str, int] = {}
+
+    def stand(kind: str, make: Stand) -> Callable[[re.Match[str]], str]:
+        def replaced(match: re.Match[str]) -> str:
+            value = match[0]
+            if not _is_personal(kind, value):
+                return value
+            if value not in stands:
+                counts[kind] = counts.get(kind, 0) + 1
+                seed = f"{example.request_id}/{len(stands)}".encode("utf-8", "surrogatepass")
+                stands[value] = make(value, sha256(seed).hexdigest())
+            return stands[value]
+
+        return replaced
+
+    def clean(text: str) -> str:
+        text = _EMAIL.sub(stand("email", _email), text)
+        text = _CARD.sub(stand("card", _card), text)
+        return _PHONE.sub(stand("phone", _digits), text)
+
+    prompt = tuple(Turn(turn.role, clean(turn.content)) for turn in example.prompt)
+    return replace(example, prompt=prompt, target=clean(example.target)), counts
+
+
+def is_card(text: str) -> bool:
+    """Whether the digits of `text` pass Luhn's check."""
+    digits = [int(c) for c in text if c.isdigit()]
+    odd, even = digits[-1::-2], digits[-2::-2]
+    return sum(odd) % 10 == -sum(sum(divmod(2 * d, 10)) for d in even) % 10 if digits else False
+
+
+def _is_personal(kind: str, value: str) -> bool:
+    if kind == "card":
+        return is_card(value) and any(c != "0" for c in value)
+    if kind == "phone":
+        return sum(c.isdigit() for c in value) in _PHONE_DIGITS and not _DATE.match(value)
+    return True
+
+
+def _email(_: str, draw: str) -> str:
+    return f"user{int(draw[:8], 16) % 10_000:04d}@example.com"
+
+
+def _digits(value: str, draw: str) -> str:
+    fresh = iter(str(int(draw, 16)))
+    return "".join(next(fresh) if c.isdigit() else c for c in value)
+
+
+def _card(value: str, draw: str) -> str:
+    made = _digits(value, draw)
+    last = max(i for i, c in enumerate(made) if c.isdigit())
+    return next(card for d in "0123456789" if is_card(card := made[:last] + d + made[last + 1 :]))

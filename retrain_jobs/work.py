@@ -1,0 +1,45 @@
+"""What the light part of a job hands to the heavy one, and what it gets back. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from retrain_jobs.dataset import Dataset, Options
+from retrain_jobs.examples import GoldenItem
+from service.core.records import JobPhase
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One candidate to make. `champion` is the folder of the champion's adapter, None for the base model."""
+
+    settings: Settings
+    alias: str
+    spec: Mapping[str, Any]
+    dataset: Dataset
+    golden: tuple[GoldenItem, ...]
+    champion: str | None
+    options: Options
+    scratch: Path
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A candidate: its files in `folder`, and the parts of `Job.result`. `dataset` lacks what was too long."""
+
+    folder: Path
+    dataset: Dataset
+    evaluation: Mapping[str, Any]
+    training: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+
+
+class Report(Protocol):
+    """Told how far a phase is (0..1) and what a person wants to see; what it raises ends the work."""
+
+    def __call__(self, phase: JobPhase, share: float, **detail: Any) -> None: ...
