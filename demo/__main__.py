@@ -1,4 +1,7 @@
-"""`make demo`: a day of a support desk in minutes, on a real engine. Exit code 0 only if quality recovered and no request failed."""
+"""`make demo`: a day of a support desk in minutes, on a real engine.
+
+Exit code 0 only if quality recovered and no request failed.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,15 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from demo.base_model import ensure_base_model
 from demo.desk import golden_set, support_desk
 from demo.player import Player
 from demo.screen import plain_line, screen, show_report
 from demo.stage import ALIAS, running, write_stage
-from demo.story import Outcome, Plot, Progress, tell
+from demo.story import Outcome, Plot, tell
+from demo.story import Progress as StoryProgress
 from service.core.errors import TrimtabError
 from service.processes import check_port_free
 
@@ -59,7 +64,10 @@ async def _demo(args: argparse.Namespace, console: Console) -> Outcome:
     for port in range(args.port, args.port + 3):
         check_port_free("127.0.0.1", port, "--port")
     started = time.monotonic()
-    model = ensure_base_model(args.cache)
+    with Progress(TextColumn("base model"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as bar:
+        task = bar.add_task("looking into the cache", total=1.0)
+        model = ensure_base_model(args.cache, lambda share, line: bar.update(task, completed=share, description=line))
+        bar.update(task, completed=1.0, description=model.name)
     config = write_stage(args.folder, model, golden_set(args.seed), port=args.port)
     url = f"http://127.0.0.1:{args.port}"
     with console.status("starting the engine, the gateway, the controller and the drift worker"):
@@ -86,7 +94,7 @@ async def _demo(args: argparse.Namespace, console: Console) -> Outcome:
 
 async def _play(player: Player, url: str, console: Console) -> Outcome:
     stop = asyncio.Event()
-    progress = Progress()
+    progress = StoryProgress()
     playing = asyncio.create_task(player.play(stop))
     drawing = asyncio.create_task(_draw(player, progress, console))
     try:
@@ -97,7 +105,7 @@ async def _play(player: Player, url: str, console: Console) -> Outcome:
         await asyncio.gather(playing, drawing, return_exceptions=True)
 
 
-async def _draw(player: Player, progress: Progress, console: Console) -> None:
+async def _draw(player: Player, progress: StoryProgress, console: Console) -> None:
     if not console.is_terminal:
         while True:
             console.print(plain_line(progress, player), highlight=False, soft_wrap=True)

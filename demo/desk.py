@@ -11,11 +11,14 @@ GOLDEN_SIZE = 150
 
 
 def support_desk(draw: random.Random, novel_ratio: float) -> Ask:
-    """The next customer: with chance `novel_ratio` one who asks about what the base model never learned."""
+    """The next customer: with chance `novel_ratio` one who asks about what the base model never learned.
+
+    Customers use the phrasings of training in ever new combinations; the held-out ones stay with the golden set.
+    """
     if draw.random() < novel_ratio:
-        return _ask(example(draw.choice(NOVEL), Task.INTENT, Split.HELD, draw), novel=True)
+        return _ask(example(draw.choice(NOVEL), Task.INTENT, Split.TRAIN, draw), novel=True)
     task = draw.choices(tuple(TASK_SHARES), tuple(TASK_SHARES.values()))[0]
-    return _ask(example(draw.choice(TAUGHT), task, Split.HELD, draw), novel=False)
+    return _ask(example(draw.choice(TAUGHT), task, Split.TRAIN, draw), novel=False)
 
 
 def golden_set(seed: int) -> list[Ask]:

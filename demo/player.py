@@ -42,7 +42,15 @@ class Player:
     """Sends `rate` requests a second whatever the service does, as real clients would."""
 
     def __init__(
-        self, url: str, alias: str, customers: Customers, *, rate: float, feedback_ratio: float, max_tokens: int, seed: int
+        self,
+        url: str,
+        alias: str,
+        customers: Customers,
+        *,
+        rate: float,
+        feedback_ratio: float,
+        max_tokens: int,
+        seed: int,
     ) -> None:
         self.answered: list[Answered] = []
         self.novel_ratio = 0.0
@@ -52,7 +60,7 @@ class Player:
         self._rate = rate
         self._feedback_ratio = feedback_ratio
         self._max_tokens = max_tokens
-        self._random = random.Random(seed)  # noqa: S311 - play, not secrets
+        self._random = random.Random(seed)
         self._running: set[asyncio.Task[None]] = set()
 
     async def play(self, stop: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""The demo on the terminal: the stages, served quality, drift score and request rate, live; and the report at the end."""
+"""The demo on the terminal: stages, served quality, drift and request rate, live; a report at the end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def report(outcome: Outcome, url: str) -> RenderableType:
     for stage, seconds in outcome.seconds.items():
         stages.add_row(stage, f"{seconds:.1f}", str(outcome.requests[stage]))
     errors = [Text(f"failed: {error}", style="red") for error in outcome.errors]
-    return Panel(Group(figures, Text(), stages, *errors, Text(f"\nconsole: {url}/console")), title="report", padding=(1, 2))
+    return Panel(
+        Group(figures, Text(), stages, *errors, Text(f"\nconsole: {url}/console")), title="report", padding=(1, 2)
+    )
 
 
 def _figures(player: Player, progress: Progress) -> Table:
@@ -56,7 +58,9 @@ def _figures(player: Player, progress: Progress) -> Table:
     drift = progress.drift
     table.add_row("drift score", Text(str(drift.get("verdict", "no verdict yet"))), _drift_score(drift))
     table.add_row(
-        "requests", f"{len(recent) / _RECENT_S:.0f}/s", f"{len(answered)} sent, [{'red' if failed else 'green'}]{failed} failed"
+        "requests",
+        f"{len(recent) / _RECENT_S:.0f}/s",
+        f"{len(answered)} sent, [{'red' if failed else 'green'}]{failed} failed",
     )
     table.add_row("serving", str(progress.alias.get("champion", "")), f"novel traffic {player.novel_ratio:.0%}")
     return table
@@ -105,7 +109,11 @@ def _sparkline(answered: list[Any], width: int = 40, size: int = 25) -> str:
 
 
 def _drift_score(check: dict[str, Any]) -> str:
-    ratios = [s["score"] / s["threshold"] for s in check.get("scores", []) if s.get("threshold") and s.get("score") is not None]
+    ratios = [
+        s["score"] / s["threshold"]
+        for s in check.get("scores", [])
+        if s.get("threshold") and s.get("score") is not None
+    ]
     return f"{max(ratios):.2f} of its threshold" if ratios else ""
 
 

@@ -1,4 +1,4 @@
-"""The demo's plot: calm, drift, verdict, candidate, promotion, recovery; each stage waits for what the service really did."""
+"""The demo's plot, from calm to recovery; each stage waits for what the service really did."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the story measured. Qualities are 0..1; stage times are seconds and requests since the onset of the drift."""
+    """What the story measured. Qualities are 0..1; stage times are in seconds and requests since the onset."""
 
     before: float
     trough: float
@@ -104,7 +104,9 @@ async def tell(plot: Plot, player: Player, url: str, progress: Progress) -> Outc
         champion = progress.cycle["candidate"]
         await until(Stage.SWAP, lambda: progress.alias.get("champion") == champion)
         swapped = progress.ended[Stage.SWAP]
-        await until(Stage.RECOVER, lambda: len(between(player.answered, swapped + 1.0, time.monotonic())) >= plot.judged)
+        await until(
+            Stage.RECOVER, lambda: len(between(player.answered, swapped + 1.0, time.monotonic())) >= plot.judged
+        )
     return _outcome(plot, player.answered, progress, onset, swapped)
 
 
@@ -142,7 +144,11 @@ def _served(player: Player) -> int:
 
 def _outcome(plot: Plot, answered: list[Answered], progress: Progress, onset: float, swapped: float) -> Outcome:
     now = time.monotonic()
-    calm, drifted, after = between(answered, 0.0, onset), between(answered, onset, swapped), between(answered, swapped + 1.0, now)
+    calm, drifted, after = (
+        between(answered, 0.0, onset),
+        between(answered, onset, swapped),
+        between(answered, swapped + 1.0, now),
+    )
     before = quality(calm[-plot.judged :])
     return Outcome(
         before=before,
@@ -150,7 +156,9 @@ def _outcome(plot: Plot, answered: list[Answered], progress: Progress, onset: fl
         after=quality(after[-plot.judged :]),
         seconds={stage: end - onset for stage, end in progress.ended.items() if stage is not Stage.CALM},
         requests={
-            stage: len(between(answered, onset, end)) for stage, end in progress.ended.items() if stage is not Stage.CALM
+            stage: len(between(answered, onset, end))
+            for stage, end in progress.ended.items()
+            if stage is not Stage.CALM
         },
         sent=len(answered),
         failed=sum(bool(a.error) for a in answered),

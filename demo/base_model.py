@@ -1,0 +1,105 @@
+"""The demo's base model, trained once and cached: python -m demo.base_model --out DIR."""
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from demo import training
+from demo.corpus import Split, taught
+from demo.evaluation import Report, evaluate
+from demo.tokenizer import train_tokenizer
+
+SECONDS = 120.0
+"""The most that training may take; two free cores need less."""
+
+TOKENIZER_EXAMPLES = 8000
+REPORT = "report.json"
+
+
+def ensure_base_model(cache_dir: Path, progress: training.Progress | None = None) -> Path:
+    """Give the directory of the trained model, training it first if this code has not done so before."""
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    directory = cache_dir / f"base-{fingerprint()}"
+    with (cache_dir / "base.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not directory.exists():
+            make_base_model(directory, SECONDS, progress or (lambda share, line: None))
+    return directory
+
+
+def make_base_model(directory: Path, seconds: float, progress: training.Progress) -> None:
+    """Train, save in Hugging Face's format and judge; the directory appears only when it is whole."""
+    recipe = training.Recipe()
+    began = time.perf_counter()
+    examples = taught("tokenizer", TOKENIZER_EXAMPLES, Split.TRAIN)
+    texts = (text for example in examples for text in (example.text, example.target))
+    tokenizer = train_tokenizer(texts, recipe.vocabulary)
+    model = training.train(recipe, tokenizer, seconds, progress)
+    trained_s = time.perf_counter() - began
+
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".draft-"))
+    try:
+        model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        progress(1.0, "judging on held-out requests")
+        figures = {
+            "parameters": model.num_parameters(),
+            "trained_s": round(trained_s, 1),
+            "recipe": asdict(recipe),
+            **asdict(evaluate(draft)),
+        }
+        (draft / REPORT).write_text(json.dumps(figures, indent=2) + "\n")
+        draft.chmod(0o755)
+        os.rename(draft, directory)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def read_report(directory: Path) -> Report:
+    """Read the figures that were measured when the model was made."""
+    figures = json.loads((directory / REPORT).read_text())
+    return Report(figures["exact_match"], figures["novel_exact_match"], figures["novelty_auroc"])
+
+
+def fingerprint() -> str:
+    """Give 12 hex digits that change with any code that shapes the model."""
+    here = Path(__file__).parent
+    sources = [*sorted((here / "corpus").glob("*.py"))]
+    sources += [here / f"{name}.py" for name in ("base_model", "lessons", "muon", "tokenizer", "training")]
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def main() -> None:
+    """Train the model into a directory with a progress bar, and print its figures."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="model directory to create")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit of the training")
+    options = parser.parse_args()
+    if options.out.exists():
+        parser.error(f"{options.out} exists; remove it or choose another --out")
+    columns = (TextColumn("base model"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns) as bar:
+        task = bar.add_task("preparing", total=1.0)
+        make_base_model(
+            options.out,
+            options.seconds,
+            lambda share, line: bar.update(task, completed=share, description=line),
+        )
+    print((options.out / REPORT).read_text(), end="")
+
+
+if __name__ == "__main__":
+    main()
