@@ -1,0 +1,77 @@
+"""One real vLLM on this machine, for tests and benchmarks: started, asked, ended."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+
+ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+}
+FLAGS = ("--dtype=bfloat16", "--max-model-len=512", "--max-num-seqs=64", "--generation-config=vllm")
+
+
+@contextmanager
+def vllm_server(
+    model: Path,
+    adapters: Mapping[str, Path],
+    log: Path,
+    *,
+    flags: tuple[str, ...] = (),
+    environment: Mapping[str, str] | None = None,
+    start_s: float = 180,
+) -> Iterator[str]:
+    """Yield the URL of a healthy vLLM that serves `model` as `base` and each adapter by its name."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    lora = ["--enable-lora", "--max-lora-rank=16", f"--max-loras={len(adapters)}", "--lora-modules"]
+    lora += [f"{name}={path}" for name, path in adapters.items()]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += [f"--model={model}", "--served-model-name=base", f"--port={port}"]
+    command += ["--host=127.0.0.1", *FLAGS, *flags, *(lora if adapters else [])]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, **ENVIRONMENT, **(environment or {})},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_healthy(url, process, log, start_s)
+        yield url
+    finally:
+        end(process)
+
+
+def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path, start_s: float) -> None:
+    deadline = time.monotonic() + start_s
+    while process.poll() is None and time.monotonic() < deadline:
+        with suppress(httpx.TransportError):
+            if httpx.get(f"{url}/health").is_success:
+                return
+        time.sleep(0.1)
+    raise RuntimeError(f"vLLM did not start within {start_s:.0f} s:\n{log.read_text()[-4000:]}")
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End the server and its children, which share its process group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(15)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
