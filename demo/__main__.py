@@ -27,10 +27,10 @@ from demo.story import Progress as StoryProgress
 from service.core.errors import TrimtabError
 from service.processes import check_port_free
 
-RATE = 12.0
-FEEDBACK_RATIO = 0.6
+RATE = 10.0
+FEEDBACK_RATIO = 0.9
 MAX_TOKENS = 48
-PLOT = Plot(ALIAS, reference_size=300, current_size=100, judged=200, novel_ratio=0.5, patience_s=180.0)
+PLOT = Plot(ALIAS, reference_size=300, current_size=100, judged=400, novel_ratio=0.5, patience_s=180.0)
 
 
 def main() -> None:

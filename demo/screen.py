@@ -35,6 +35,7 @@ def report(outcome: Outcome, url: str) -> RenderableType:
     figures.add_row("quality before the drift", f"{outcome.before:.1%}")
     figures.add_row("at the trough", f"{outcome.trough:.1%}")
     figures.add_row("after recovery", f"{outcome.after:.1%}  {verdict}")
+    figures.add_row("cycles until one was promoted", str(outcome.cycles))
     failed = f"[red]{outcome.failed}[/red]" if outcome.failed else "[green]0[/green]"
     figures.add_row("requests sent / failed", f"{outcome.sent} / {failed}")
     figures.add_row("slowest request around the swap", f"{outcome.slowest_swap_s * 1000:.0f} ms")
@@ -96,6 +97,9 @@ def _cycle(progress: Progress) -> RenderableType:
             f"loss {loss:.3f}" if isinstance(loss, float) else "",
         )
         lines.append(grid)
+    gathered: dict[str, Any] = (cycle.get("evidence") or {}).get("examples") or {}
+    if gathered and cycle.get("state") == "open":
+        lines.append(Text(f"labelled since the drift: {gathered['labelled']} of {gathered['needed']}"))
     shadow: dict[str, Any] = (cycle.get("evidence") or {}).get("shadow") or {}
     if shadow:
         lines.append(Text(f"shadow: {shadow.get('reason', '')}"))

@@ -22,6 +22,7 @@ class Stage(StrEnum):
 
     CALM = "calm"
     DRIFT = "drift noticed"
+    GATHER = "feedback gathered"
     TRAIN = "adapter trained"
     EVALUATE = "adapter evaluated"
     SHADOW = "proven in shadow"
@@ -29,8 +30,16 @@ class Stage(StrEnum):
     RECOVER = "quality recovered"
 
 
+ATTEMPTS = 3
+"""Cycles that may be tried: a candidate that proves nothing is rejected, and the next one learns from more."""
+
+
 class StoryFailed(TrimtabError):
     """A stage did not end in time, or ended otherwise than the story needs."""
+
+
+class CycleLost(StoryFailed):
+    """The cycle ended without a promotion."""
 
 
 @dataclass(slots=True)
@@ -43,6 +52,13 @@ class Progress:
     drift: dict[str, Any] = field(default_factory=dict)
     cycle: dict[str, Any] = field(default_factory=dict)
     alias: dict[str, Any] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+
+    def lose_cycle(self) -> None:
+        """Go back to waiting for the next cycle."""
+        self.lost.append(self.cycle["id"])
+        self.cycle = {}
+        self.ended = {stage: end for stage, end in self.ended.items() if stage is Stage.CALM}
 
     @property
     def stage(self) -> Stage | None:
@@ -68,6 +84,7 @@ class Outcome:
     before: float
     trough: float
     after: float
+    cycles: int
     seconds: dict[Stage, float]
     requests: dict[Stage, int]
     sent: int
@@ -97,17 +114,33 @@ async def tell(plot: Plot, player: Player, url: str, progress: Progress) -> Outc
         await until(Stage.CALM, lambda: _served(player) >= enough and bool(progress.drift))
         onset = progress.onset_at = time.monotonic()
         player.novel_ratio = plot.novel_ratio
-        await until(Stage.DRIFT, lambda: bool(progress.cycle))
-        await until(Stage.TRAIN, lambda: progress.cycle["state"] not in {"open", "training"})
-        await until(Stage.EVALUATE, lambda: progress.cycle["state"] != "evaluating")
-        await until(Stage.SHADOW, lambda: progress.cycle["state"] != "shadowing")
-        champion = progress.cycle["candidate"]
-        await until(Stage.SWAP, lambda: progress.alias.get("champion") == champion)
+        while True:
+            try:
+                await _cycle(until, progress)
+                break
+            except CycleLost:
+                progress.lose_cycle()
+                if len(progress.lost) == ATTEMPTS:
+                    raise
         swapped = progress.ended[Stage.SWAP]
         await until(
             Stage.RECOVER, lambda: len(between(player.answered, swapped + 1.0, time.monotonic())) >= plot.judged
         )
     return _outcome(plot, player.answered, progress, onset, swapped)
+
+
+async def _cycle(until: Callable[[Stage, Callable[[], bool]], Awaitable[None]], progress: Progress) -> None:
+    """Follow one cycle from the verdict to the swap."""
+
+    def past(*states: str) -> Callable[[], bool]:
+        return lambda: progress.cycle["state"] not in states
+
+    await until(Stage.DRIFT, lambda: bool(progress.cycle))
+    await until(Stage.GATHER, past("open"))
+    await until(Stage.TRAIN, past("open", "training"))
+    await until(Stage.EVALUATE, past("evaluating"))
+    await until(Stage.SHADOW, past("shadowing"))
+    await until(Stage.SWAP, lambda: progress.alias.get("champion") == progress.cycle["candidate"])
 
 
 async def _until(
@@ -119,7 +152,7 @@ async def _until(
         state = progress.cycle.get("state")
         if state in {"failed", "rejected", "rolled_back"}:
             events = progress.cycle.get("events") or [{}]
-            raise StoryFailed(f"The cycle ended as {state} ({events[0].get('message', 'see /console')}).")
+            raise CycleLost(f"The cycle ended as {state} ({events[0].get('message', 'see /console')}).")
         if reached():
             progress.ended[stage] = time.monotonic()
             return
@@ -134,7 +167,7 @@ async def _look(http: httpx.AsyncClient, alias: str, progress: Progress) -> None
     progress.alias = (await http.get(f"/api/v1/aliases/{alias}")).json()
     if checks:
         progress.drift = checks[0]
-    if cycles:
+    if cycles and cycles[0]["id"] not in progress.lost:
         progress.cycle = (await http.get(f"/api/v1/cycles/{cycles[0]['id']}")).json()
 
 
@@ -154,6 +187,7 @@ def _outcome(plot: Plot, answered: list[Answered], progress: Progress, onset: fl
         before=before,
         trough=min(quality(w) for w in _windows(drifted, plot.judged // 2)),
         after=quality(after[-plot.judged :]),
+        cycles=len(progress.lost) + 1,
         seconds={stage: end - onset for stage, end in progress.ended.items() if stage is not Stage.CALM},
         requests={
             stage: len(between(answered, onset, end))

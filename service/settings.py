@@ -133,6 +133,8 @@ class RetrainSettings(Group):
     job_template: Path | None = Field(None, description="Kubernetes Job manifest (YAML) that jobs are made from")
     recipe: str = "sft_lora"
     min_examples: int = Field(40, ge=4)
+    min_new_examples: int = Field(200, ge=1, description="labelled requests since the drift that training waits for")
+    max_wait_s: Seconds = Field(3600.0, description="after this long, training starts with what there is")
     max_examples: int = Field(2000, ge=4)
     replay_ratio: Ratio = Field(0.5, description="share of the training set that comes from the reference")
     rank: int = Field(16, ge=1)

@@ -30,7 +30,9 @@ def promotion_policy(settings: Settings) -> Policy:
 
 def plan_policy(settings: Settings) -> PlanPolicy:
     p, r = settings.promotion, settings.retrain
-    return PlanPolicy(Mode(p.mode), p.cooldown_s, p.max_failures, r.stale_after_s, r.max_attempts)
+    return PlanPolicy(
+        Mode(p.mode), p.cooldown_s, p.max_failures, r.stale_after_s, r.max_attempts, r.min_new_examples, r.max_wait_s
+    )
 
 
 def golden_ruling(job: Job, policy: Policy) -> Ruling:

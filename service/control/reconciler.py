@@ -103,6 +103,9 @@ class Reconciler:
         job = await self._store.job(cycle.job_id) if cycle and cycle.job_id else None
         policy, now = promotion_policy(self._settings), self._clock.now()
         golden = heldout = shadow = watch = None
+        examples = 0
+        if cycle and cycle.state is CycleState.OPEN:
+            examples = await self._new_examples(alias, cycle)
         if cycle and cycle.state is CycleState.EVALUATING and job and job.status is JobStatus.SUCCEEDED:
             golden, heldout = golden_ruling(job, policy), heldout_ruling(job)
         if cycle and cycle.state in {CycleState.SHADOWING, CycleState.CANARY}:
@@ -112,7 +115,7 @@ class Reconciler:
             watch = await watch_ruling(self._store, alias, cycle, self._settings, now)
         resident = bool(cycle and cycle.candidate and residency.everywhere(cycle.candidate))
         return steps.Observed(
-            alias, cycle, last, checks[0] if checks else None, job, resident, golden, heldout, shadow, watch
+            alias, cycle, last, checks[0] if checks else None, job, resident, examples, golden, heldout, shadow, watch
         )
 
     async def _execute(self, seen: steps.Observed, action: steps.Action, lease: Lease) -> steps.Observed:
@@ -144,6 +147,8 @@ class Reconciler:
     ) -> tuple[Alias, Cycle]:
         store, now = self._store, self._clock.now()
         match action:
+            case steps.NoteExamples(labelled, needed):
+                cycle = await self._note(cycle, "examples", {"labelled": labelled, "needed": needed})
             case steps.StartJob():
                 cycle = await self._start_job(alias, cycle, lease)
             case steps.RelaunchJob(reason) if seen.job is not None:
@@ -168,7 +173,7 @@ class Reconciler:
                     fence=lease,
                 )
             case steps.NoteShadow(ruling):
-                cycle = await self._note_shadow(cycle, ruling)
+                cycle = await self._note(cycle, "shadow", shadow_evidence(ruling))
             case steps.Flip(candidate, reason):
                 alias = await store.promote(alias.name, candidate, actor=ACTOR, reason=reason, now=now, fence=lease)
                 cycle = await store.advance(cycle, CycleState.WATCHING, reason=reason, now=now, fence=lease)
@@ -198,28 +203,42 @@ class Reconciler:
         return cycle
 
     async def _job_spec(self, alias: Alias, cycle: Cycle) -> Mapping[str, Any]:
-        """Rows before `onset` are replay, rows after it are new: the onset is where the judged window began."""
-        rows = await self._store.window(
-            alias.name,
-            since=alias.reference_since,
-            until=cycle.opened_at,
-            limit=self._settings.drift.current_size,
-            newest=True,
-        )
+        """Rows before `onset` are replay, rows after it are new."""
         return {
             "alias": alias.name,
             "champion": alias.champion,
             "drift_check": cycle.evidence.get("drift", {}).get("check"),
             "window_since": alias.reference_since,
-            "onset": rows[0].capture.at if rows else cycle.opened_at,
-            "until": cycle.opened_at,
+            "onset": await self._onset(alias, cycle),
+            "until": self._clock.now(),
         }
 
-    async def _note_shadow(self, cycle: Cycle, ruling: Ruling) -> Cycle:
-        told = cycle.evidence.get("shadow", {})
-        if told.get("pairs") == ruling.pairs and told.get("decision") == ruling.decision:
+    async def _onset(self, alias: Alias, cycle: Cycle) -> float:
+        """Where the window that was judged as drifted began, in Unix seconds.
+
+        A cycle that follows a fruitless one goes on with its onset: the drift is the same, its examples count.
+        """
+        for before in await self._store.cycles(alias.name, limit=5):
+            if before.id != cycle.id and before.opened_at > alias.reference_since and before.job_id is not None:
+                job = await self._store.job(before.job_id)
+                if job is not None and job.spec.get("champion") == alias.champion and "onset" in job.spec:
+                    return float(job.spec["onset"])
+        size = self._settings.drift.current_size
+        rows = await self._store.window(
+            alias.name, since=alias.reference_since, until=cycle.opened_at, limit=size, newest=True
+        )
+        return rows[0].capture.at if rows else cycle.opened_at
+
+    async def _new_examples(self, alias: Alias, cycle: Cycle) -> int:
+        """How many requests since the onset are labelled; counted no further than is asked for."""
+        needed = self._settings.retrain.min_new_examples
+        onset = await self._onset(alias, cycle)
+        return len(await self._store.window(alias.name, since=onset, limit=needed, labelled_only=True))
+
+    async def _note(self, cycle: Cycle, key: str, told: Mapping[str, Any]) -> Cycle:
+        if cycle.evidence.get(key) == told:
             return cycle
-        return await self._store.note_evidence(cycle, {"shadow": shadow_evidence(ruling)}, now=self._clock.now())
+        return await self._store.note_evidence(cycle, {key: told}, now=self._clock.now())
 
     async def _close(
         self, alias: Alias, cycle: Cycle, to: CycleState, reason: str, lease: Lease

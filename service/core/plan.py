@@ -30,14 +30,17 @@ class PlanPolicy:
     max_failures: int
     stale_after_s: float
     max_attempts: int
+    min_new_examples: int
+    max_wait_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
     """One alias as the controller sees it now.
 
-    `resident` tells whether the open cycle's candidate is verified on every ready engine; `golden`, `heldout`, `shadow`
-    and `watch` are the rulings on the evidence that the cycle's state asks for, None where it asks for none.
+    `resident` tells whether the open cycle's candidate is verified on every ready engine; `new_examples` how many
+    requests were labelled since the onset, while a cycle waits; `golden`, `heldout`, `shadow` and `watch` are
+    the rulings on the evidence that the cycle's state asks for, None where it asks for none.
     """
 
     alias: Alias
@@ -46,6 +49,7 @@ class Observed:
     drift: DriftCheck | None = None
     job: Job | None = None
     resident: bool = False
+    new_examples: int = 0
     golden: Ruling | None = None
     heldout: Ruling | None = None
     shadow: Ruling | None = None
@@ -57,6 +61,14 @@ class OpenCycle:
     trigger: Trigger
     reason: str
     evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NoteExamples:
+    """Keep with the cycle how much of the new traffic is labelled, so that people see what it waits for."""
+
+    labelled: int
+    needed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +126,19 @@ class Latch:
     reason: str
 
 
-Action = OpenCycle | StartJob | RelaunchJob | Advance | StartShadow | NoteShadow | Flip | RollBack | Close | Latch
+Action = (
+    OpenCycle
+    | NoteExamples
+    | StartJob
+    | RelaunchJob
+    | Advance
+    | StartShadow
+    | NoteShadow
+    | Flip
+    | RollBack
+    | Close
+    | Latch
+)
 
 
 def plan(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Action]:
@@ -123,7 +147,7 @@ def plan(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Action]:
         return _between_cycles(seen, policy, now)
     match seen.cycle.state:
         case CycleState.OPEN:
-            return [StartJob()]
+            return _gathering(seen, seen.cycle, policy, now)
         case CycleState.TRAINING:
             return _training(seen.job, policy, now)
         case CycleState.EVALUATING:
@@ -164,6 +188,13 @@ def _between_cycles(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[
         }
     }
     return [OpenCycle(Trigger.DRIFT, check.reasons[0] if check.reasons else "The traffic drifted.", evidence)]
+
+
+def _gathering(seen: Observed, cycle: Cycle, policy: PlanPolicy, now: float) -> Sequence[Action]:
+    """A candidate learns from what changed: drift is noticed on fewer examples than a model can learn from."""
+    enough = seen.new_examples >= policy.min_new_examples or now - cycle.opened_at >= policy.max_wait_s
+    noted = NoteExamples(seen.new_examples, policy.min_new_examples)
+    return [noted, StartJob()] if enough or cycle.trigger is Trigger.PERSON else [noted]
 
 
 def _training(job: Job | None, policy: PlanPolicy, now: float) -> Sequence[Action]:

@@ -30,11 +30,14 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.asyncio(loop_scope="module")]
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("TRIMTAB_CACHE", ROOT / ".cache" / "trimtab"))
-PLOT = Plot(ALIAS, reference_size=200, current_size=80, judged=100, novel_ratio=0.5, patience_s=300.0)
+NOISE = 0.06
+"""Two standard errors of the difference between two shares of about 0.9 over 200 requests each."""
+
+PLOT = Plot(ALIAS, reference_size=200, current_size=80, judged=200, novel_ratio=0.5, patience_s=300.0)
 SIZES = {
     "drift": {"reference_size": 200, "current_size": 80, "interval_s": 1.0},
-    "retrain": {"max_seconds": 40.0},
-    "promotion": {"min_pairs": 30, "watch_s": 600.0, "cooldown_s": 600.0},
+    "retrain": {"min_new_examples": 300, "max_seconds": 60.0},
+    "promotion": {"min_pairs": 30, "watch_s": 600.0, "golden_margin": 0.05},
 }
 
 
@@ -73,7 +76,7 @@ async def told(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Told]:
     targets = {"gateway": f"127.0.0.1:{port}", "controller": f"127.0.0.1:{port + 1}", "engine": f"127.0.0.1:{port + 2}"}
     async with running(config, url):
         with running_prometheus(targets) as prometheus:
-            player = Player(url, ALIAS, support_desk, rate=8.0, feedback_ratio=0.7, max_tokens=48, seed=5)
+            player = Player(url, ALIAS, support_desk, rate=8.0, feedback_ratio=0.9, max_tokens=48, seed=5)
             stop, progress = asyncio.Event(), Progress()
             playing = asyncio.create_task(player.play(stop))
             try:
@@ -98,7 +101,7 @@ async def test_quality_falls_and_recovers_and_no_request_fails(told: Told) -> No
     assert outcome.failed == 0
     assert outcome.before >= 0.75
     assert outcome.trough <= outcome.before - 0.2
-    assert outcome.after >= outcome.before - 0.05
+    assert outcome.after >= outcome.before - 0.05 - NOISE
     assert list(outcome.seconds) == [stage for stage in Stage if stage is not Stage.CALM]
 
 

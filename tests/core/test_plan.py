@@ -13,7 +13,15 @@ from service.core.promotion import Decision, Ruling
 from service.core.records import Alias, Cycle, DriftCheck, Job, JobPhase, JobStatus
 
 NOW = 1000.0
-POLICY = PlanPolicy(Mode.AUTO, cooldown_s=60.0, max_failures=3, stale_after_s=30.0, max_attempts=2)
+POLICY = PlanPolicy(
+    Mode.AUTO,
+    cooldown_s=60.0,
+    max_failures=3,
+    stale_after_s=30.0,
+    max_attempts=2,
+    min_new_examples=50,
+    max_wait_s=600.0,
+)
 ALIAS = Alias("support", reference_since=100.0)
 NEW = "support@0123456789ab"
 CHECK = DriftCheck("d1", "support", 900.0, "DRIFTED", (), ("quality fell",), 300, 100, retrain=True)
@@ -67,7 +75,30 @@ PASS, HOLD, REJECT = ruling(Decision.PROMOTE), ruling(Decision.HOLD), ruling(Dec
             [steps.OpenCycle],
             id="cooled down",
         ),
-        pytest.param(Observed(ALIAS, cycle(CycleState.OPEN)), POLICY, [steps.StartJob], id="open starts a job"),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.OPEN), new_examples=49),
+            POLICY,
+            [steps.NoteExamples],
+            id="too little is labelled to learn from",
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.OPEN), new_examples=50),
+            POLICY,
+            [steps.NoteExamples, steps.StartJob],
+            id="enough is labelled",
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.OPEN, opened_at=NOW - 600.0)),
+            POLICY,
+            [steps.NoteExamples, steps.StartJob],
+            id="waited long enough",
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.OPEN, trigger=Trigger.PERSON)),
+            POLICY,
+            [steps.NoteExamples, steps.StartJob],
+            id="a person does not want to wait",
+        ),
         pytest.param(Observed(ALIAS, cycle(CycleState.TRAINING)), POLICY, [steps.Close], id="training without a job"),
         pytest.param(
             Observed(ALIAS, cycle(CycleState.TRAINING), job=job(JobStatus.RUNNING, phase=JobPhase.TRAINING)),

@@ -8,9 +8,10 @@ const NOISE = 0.01; // a difference that no colour should shout about
 const DECISIONS = { promote: ["good", "Promote"], hold: ["busy", "Not yet"], reject: ["bad", "Reject"] };
 
 export function evidenceBlocks(cycle) {
-  const { drift, job, shadow, watch } = cycle.evidence;
+  const { drift, examples, job, shadow, watch } = cycle.evidence;
   return [
     drift && block("Why it opened", h("ul", { class: "reasons" }, (drift.reasons ?? []).map((reason) => h("li", {}, reason)))),
+    examples && cycle.state === "open" && gathering(examples),
     (cycle.job || job?.training) && training(cycle.job, job ?? {}),
     job?.evaluation && evaluation(job.evaluation),
     shadow && shadowing(shadow),
@@ -24,6 +25,12 @@ const facts = (entries) => h("dl", { class: "facts" }, entries.map(([name, value
 export function meter(share, label, kind = "") {
   const bounded = Math.min(1, Math.max(0, share || 0));
   return h("div", { class: `meter ${kind}`, role: "img", "aria-label": label }, h("span", { "--share": `${(bounded * 100).toFixed(1)}%` }));
+}
+
+function gathering({ labelled, needed }) {
+  return block("Waiting for feedback",
+    h("div", { class: "row" }, h("span", {}, "Labelled since the drift"), h("span", {}, `${labelled} of ${needed}`)),
+    meter(labelled / needed, `${labelled} of ${needed} labelled requests`));
 }
 
 function training(job, result) {

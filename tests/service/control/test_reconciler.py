@@ -172,7 +172,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         (folder / name).write_bytes(content)
     store = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'store.db'}", migrate=True)
     sizes = {"promotion": {"cooldown_s": 10.0, "watch_s": 20.0, "watch_min_labelled": 10, "max_failures": 2}}
-    settings = load_settings(overrides={"state_dir": tmp_path, **sizes})
+    settings = load_settings(overrides={"state_dir": tmp_path, "retrain": {"max_wait_s": 0.5}, **sizes})
     await store.add_alias("support", now=1.0)
     yield World(store, settings, tmp_path / "adapters")
     await store.close()
