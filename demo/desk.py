@@ -9,8 +9,12 @@ from demo.player import Ask
 
 GOLDEN_SIZE = 200
 
-FLIGHTS = NOVEL[:5]
-"""What the shop sells on its first day as a travel agency."""
+TRAVEL_DESK = tuple(
+    intent
+    for intent in NOVEL
+    if intent.name in {"flight_book", "baggage_lost", "travel_insurance", "visa_needed", "lounge_access"}
+)
+"""What customers ask about when the shop begins to sell journeys."""
 
 
 def support_desk(draw: random.Random, novel_ratio: float) -> Ask:
@@ -19,7 +23,7 @@ def support_desk(draw: random.Random, novel_ratio: float) -> Ask:
     Customers use the phrasings of training in ever new combinations of wording, values and typos.
     """
     if draw.random() < novel_ratio:
-        return _ask(example(draw.choice(FLIGHTS), Task.INTENT, Split.TRAIN, draw), novel=True)
+        return _ask(example(draw.choice(TRAVEL_DESK), Task.INTENT, Split.TRAIN, draw), novel=True)
     task = draw.choices(tuple(TASK_SHARES), tuple(TASK_SHARES.values()))[0]
     return _ask(example(draw.choice(TAUGHT), task, Split.TRAIN, draw), novel=False)
 
