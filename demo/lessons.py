@@ -1,6 +1,6 @@
 """What the base model sees while it learns: endless fresh examples, in batches of like length."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -35,11 +35,15 @@ def batches(tokenizer: PreTrainedTokenizerFast, tokens: int, progress: Callable[
     chunk = 0
     while True:
         examples = lessons(chunk, CHUNK, progress())
-        rows = sorted(encode(tokenizer, examples), key=lambda row: len(row[0]) + len(row[1]))
-        groups = list(_group(rows, tokens))
-        Random(chunk).shuffle(groups)
-        yield from (_pad(group) for group in groups)
+        yield from batched(encode(tokenizer, examples), tokens, Random(chunk))
         chunk += 1
+
+
+def batched(rows: list[tuple[list[int], list[int]]], tokens: int, rng: Random) -> Iterator[Batch]:
+    """Cut rows of (prompt ids, reply ids) into batches of like length, in random order."""
+    groups = list(_group(sorted(rows, key=lambda row: len(row[0]) + len(row[1])), tokens))
+    rng.shuffle(groups)
+    yield from (_pad(group) for group in groups)
 
 
 def lessons(chunk: int, n: int, progress: float) -> list[Example]:
@@ -52,7 +56,7 @@ def lessons(chunk: int, n: int, progress: float) -> list[Example]:
     ]
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, examples: list[Example]) -> list[tuple[list[int], list[int]]]:
+def encode(tokenizer: PreTrainedTokenizerFast, examples: Sequence[Example]) -> list[tuple[list[int], list[int]]]:
     """Give each example's prompt ids and reply ids, the end token included."""
     backend = tokenizer.backend_tokenizer
     prompts = backend.encode_batch([chat_text(example.messages) for example in examples])

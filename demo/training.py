@@ -3,19 +3,22 @@
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from demo.lessons import batches
+from demo.lessons import Batch, batches
 from demo.muon import Muon
 from demo.tokenizer import END, PAD
 
 Progress = Callable[[float, str], None]
 """Told the share of the work that is done (0 to 1) and a line about it."""
+
+Lessons = Callable[[PreTrainedTokenizerFast, int, Callable[[], float]], Iterator[Batch]]
+"""Gives batches for ever: (tokenizer, tokens a batch, share of the work that is done) → batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,13 @@ def build(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalL
     return model
 
 
-def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seconds: float, progress: Progress) -> Qwen3ForCausalLM:
+def train(
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerFast,
+    seconds: float,
+    progress: Progress,
+    lessons: Lessons = batches,
+) -> Qwen3ForCausalLM:
     """Train on replies only; give the model in bfloat16, as it will be served."""
     began = time.perf_counter()
     dtype = fastest_dtype()
@@ -79,7 +88,7 @@ def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seconds: float, pr
     def done() -> float:
         return max(step / recipe.steps, (time.perf_counter() - began) / seconds)
 
-    for batch in batches(tokenizer, recipe.batch_tokens, done):
+    for batch in lessons(tokenizer, recipe.batch_tokens, done):
         hidden = worker.model(input_ids=batch.ids).last_hidden_state[:, :-1]
         scores = worker.lm_head(hidden[batch.is_reply[:, 1:]]).float()
         loss = cross_entropy(scores, batch.ids[:, 1:][batch.is_reply[:, 1:]])
