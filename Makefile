@@ -8,7 +8,7 @@ bin := $(VENV)/bin
 python := $(shell $(PYTHON) -c '' 2>/dev/null && echo $(PYTHON) || echo python3)
 installed := $(VENV)/.installed-$(shell cat requirements/cpu.lock pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: help demo serve test lint bench soak dashboards install lock clean
+.PHONY: help demo serve test lint bench dashboards install lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
