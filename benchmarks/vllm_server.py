@@ -17,6 +17,7 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_LOGGING_LEVEL": "INFO",
 }
 FLAGS = ("--dtype=bfloat16", "--max-model-len=512", "--max-num-seqs=64", "--generation-config=vllm")
 
