@@ -23,7 +23,7 @@ class Base:
 def prepare_process(threads: int | None, nice: int) -> int:
     """Be a polite neighbour; call before torch is imported. Returns the number of threads in use.
 
-    OpenMP's threads sleep while they wait: spinning beside a busy server made training 7x slower (docs/retraining.md).
+    OpenMP's threads sleep while they wait: spinning beside a busy server slows both (docs/retraining.md).
     """
     count = threads or os.cpu_count() or 1
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

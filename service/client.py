@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,24 +60,27 @@ def show(data: Any, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(data, indent=2) + "\n")
         return
-    console = Console(soft_wrap=True)
+    # A pipe has no width: let rows be as long as they are.
+    console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
     rows = next((v for v in data.values() if isinstance(v, list)), None) if isinstance(data, Mapping) else data
     if isinstance(rows, list) and isinstance(data, Mapping) and len(data) <= 2:
         console.print(_table(rows) if rows else "None.")
         return
     for key, value in data.items():
-        console.print(f"[bold]{key}[/bold]: {_cell(value)}")
+        console.print(f"[bold]{key}[/bold]: {_cell(key, value)}")
 
 
 def _table(rows: list[Mapping[str, Any]]) -> Table:
     columns = [k for k, v in rows[0].items() if not isinstance(v, list | dict)]
     table = Table(*columns, box=None, header_style="bold")
     for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
+        table.add_row(*(_cell(column, row.get(column)) for column in columns))
     return table
 
 
-def _cell(value: Any) -> str:
+def _cell(key: str, value: Any) -> str:
+    if isinstance(value, int | float) and (key == "at" or key.endswith(("_at", "_since"))):
+        return datetime.fromtimestamp(value).astimezone().isoformat(" ", "seconds") if value else ""
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.0f}"
     return json.dumps(value) if isinstance(value, list | dict) else "" if value is None else str(value)
