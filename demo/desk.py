@@ -7,7 +7,7 @@ import random
 from demo.corpus import NOVEL, TASK_SHARES, TAUGHT, Example, Split, Task, example, taught
 from demo.player import Ask
 
-GOLDEN_SIZE = 200
+GOLDEN_SIZE = 300
 
 TRAVEL_DESK = tuple(
     intent

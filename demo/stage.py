@@ -42,7 +42,14 @@ def write_stage(
         "server": {"port": port, "controller_metrics_port": port + 1},
         "engine": {"port": port + 2, "max_model_len": 512, "max_num_seqs": 64},
         "drift": {"reference_size": 300, "current_size": 100, "interval_s": 2.0},
-        "retrain": {"min_new_examples": 400, "max_seconds": 100.0, "epochs": 6, "dropout": 0.05},
+        "retrain": {
+            "rank": 8,
+            "alpha": 16,
+            "dropout": 0.05,
+            "epochs": 6,
+            "max_seconds": 100.0,
+            "min_new_examples": 400,
+        },
         "promotion": {"min_pairs": 40, "watch_s": 60.0, "cooldown_s": 5.0, "golden_margin": 0.05},
         "mirror": {"ratio": 1.0},
     }

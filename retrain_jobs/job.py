@@ -15,7 +15,7 @@ from retrain_jobs.dataset import Dataset, Options, build, require_enough
 from retrain_jobs.examples import GoldenItem, read_golden
 from retrain_jobs.lease import JobStopped, Lease, hold
 from retrain_jobs.work import Made, Work
-from service.core.errors import BadAdapter, ConfigError, StaleWrite, TrimtabError
+from service.core.errors import ConfigError, StaleWrite, TrimtabError
 from service.core.names import BASE
 from service.core.records import Adapter, Job, JobPhase
 from service.drivers.adapter_files import register_adapter
@@ -144,19 +144,8 @@ def _make(work: Work, lease: Lease) -> Made:
 
 def _check(settings: Settings) -> None:
     """What can be known to fail is told before anything is read or imported."""
-    knobs = settings.retrain
     if not settings.model:
         raise ConfigError("No base model is set; set `model` to a Hugging Face folder or id.", param="model")
-    if knobs.recipe != "sft_lora":
-        raise ConfigError(
-            f"There is no recipe {knobs.recipe!r}; set retrain.recipe to sft_lora.", param="retrain.recipe"
-        )
-    if knobs.rank > settings.engine.max_lora_rank:
-        raise BadAdapter(
-            f"retrain.rank is {knobs.rank} and the engines serve at most engine.max_lora_rank, "
-            f"{settings.engine.max_lora_rank}; lower the one or raise the other.",
-            param="retrain.rank",
-        )
 
 
 async def _read(store: Store, spec: Spec, golden: tuple[GoldenItem, ...], options: Options) -> Dataset:

@@ -70,6 +70,16 @@ async def declare_aliases(store: Store, settings: Settings) -> None:
         await store.add_alias(name, champion=alias.champion or BASE, now=now)
 
 
+def check_golden_sets(settings: Settings) -> None:
+    """Raise ConfigError when one is not there: retraining would find out only once it is needed."""
+    for name, alias in settings.aliases.items():
+        if alias.golden_set is not None and not alias.golden_set.is_file():
+            raise ConfigError(
+                f"There is no golden set at {alias.golden_set}; set aliases.{name}.golden_set to a JSONL file of "
+                '{"messages": …, "expected": …}.'
+            )
+
+
 async def run_serve(settings: Settings) -> None:
     """The gateway with the control API and the console on one port, until a signal comes."""
     server = settings.server
@@ -120,6 +130,8 @@ async def run_serve(settings: Settings) -> None:
 async def run_controller(settings: Settings, config: Path | None) -> None:
     """The reconciler, until a signal comes."""
     stop = stop_on_signals()
+    if settings.retrain.launcher == "subprocess":  # elsewhere the jobs see other folders
+        check_golden_sets(settings)
     async with opened_store(settings) as store:
         await declare_aliases(store, settings)
         registry = CollectorRegistry()

@@ -19,6 +19,7 @@ import yaml
 from service.client import Api, show
 from service.core.errors import ConfigError, TrimtabError
 from service.core.records import Key, Scope
+from service.processes import note
 from service.settings import Settings, load_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -291,6 +292,6 @@ def main() -> None:
         first: BaseException = group
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
-        sys.stderr.write(f"trimtab: {first.message if isinstance(first, TrimtabError) else first}\n")
+        note(first.message if isinstance(first, TrimtabError) else str(first))
         code = 2 if isinstance(first, ConfigError) or getattr(first, "code", "") == "port_in_use" else 1
         sys.exit(code)

@@ -39,6 +39,8 @@ class Api:
     def upload_adapter(self, alias: str, folder: Path) -> Any:
         if not folder.is_dir():
             raise BadRequest(f"There is no folder {folder}; give the folder that holds adapter_config.json.")
+        if not (folder / "adapter_config.json").is_file():
+            raise BadRequest(f"The folder {folder} holds no adapter_config.json, so it is no PEFT adapter.")
         files = [("files", (f.name, f.read_bytes())) for f in sorted(folder.iterdir()) if f.name in ADAPTER_FILES]
         return self._ask("POST", "/adapters", data={"alias": alias}, files=files)
 
@@ -46,6 +48,8 @@ class Api:
         try:
             with httpx.Client(timeout=_TIMEOUT_S, headers=self._headers, trust_env=False) as http:
                 reply = http.request(method, self._base + path, **kwargs)
+        except httpx.UnsupportedProtocol as error:
+            raise BadRequest(f"{self._base} is no address; give --url one such as http://127.0.0.1:8080.") from error
         except httpx.HTTPError as error:
             raise Unavailable(
                 f"Trimtab does not answer at {self._base}; start it with `trimtab up` or give --url."

@@ -19,6 +19,9 @@ from service.core.errors import ConfigError, Conflict
 CONFIG_EXIT = 2
 """The exit code of a child whose configuration cannot be used: restarting it would not help."""
 
+PREFIX = "trimtab: "
+"""Of every line that is meant for the person at the terminal."""
+
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _HEALTHY_S = 60.0
 _PR_SET_PDEATHSIG = 1
@@ -118,7 +121,7 @@ async def keep_running(spec: ChildSpec, stop: asyncio.Event) -> None:
         if stop.is_set():
             return
         if code == CONFIG_EXIT:
-            raise ConfigError(f"{spec.name} could not start: {last_line(spec.log)}")
+            raise ConfigError(f"{spec.name} could not start: {last_line(spec.log).removeprefix(PREFIX)}")
         lived_s = asyncio.get_running_loop().time() - started
         failures = 0 if lived_s >= _HEALTHY_S else failures + 1
         pause_s = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
@@ -174,5 +177,5 @@ def last_line(log: Path) -> str:
 
 def note(text: str) -> None:
     """A line for the person at the terminal."""
-    sys.stderr.write(f"trimtab: {text}\n")
+    sys.stderr.write(f"{PREFIX}{text}\n")
     sys.stderr.flush()

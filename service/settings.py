@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.core.errors import ConfigError
@@ -32,6 +33,10 @@ class ScorerKind(StrEnum):
     REGEX = "regex"
     ROUGE_L = "rouge_l"
     CHRF = "chrf"
+
+
+class Recipe(StrEnum):
+    SFT_LORA = "sft_lora"
 
 
 class PromotionMode(StrEnum):
@@ -91,6 +96,7 @@ class GatewaySettings(Group):
     connect_timeout_s: Seconds = 2.0
     routing_poll_s: Seconds = 0.2
     keys_poll_s: Seconds = 2.0
+    probe_s: Seconds = Field(1.0, description="between two looks at an engine's /health")
 
 
 class CaptureSettings(Group):
@@ -131,7 +137,7 @@ class RetrainSettings(Group):
     launcher: str = Field("subprocess", pattern="^(subprocess|kubernetes)$")
     namespace: str | None = None
     job_template: Path | None = Field(None, description="Kubernetes Job manifest (YAML) that jobs are made from")
-    recipe: str = "sft_lora"
+    recipe: Recipe = Recipe.SFT_LORA
     min_examples: int = Field(40, ge=4)
     min_new_examples: int = Field(200, ge=1, description="labelled requests since the drift that training waits for")
     max_wait_s: Seconds = Field(3600.0, description="after this long, training starts with what there is")
@@ -182,6 +188,16 @@ class AliasSettings(Group):
     golden_set: Path | None = Field(None, description="JSONL of {messages, expected}")
     champion: str | None = Field(None, description="an adapter's name to start from; None: the base model")
 
+    @model_validator(mode="after")
+    def _pattern_is_usable(self) -> Self:
+        if self.scorer is ScorerKind.REGEX and self.pattern is None:
+            raise ValueError("the regex scorer needs a pattern that right replies match")
+        try:
+            re.compile(self.pattern or "")
+        except re.error as error:
+            raise ValueError(f"the pattern is not a regular expression ({error})") from error
+        return self
+
 
 class Settings(BaseSettings):
     """Everything that is in force; frozen."""
@@ -221,6 +237,15 @@ class Settings(BaseSettings):
         file = getattr(init_settings, "init_kwargs", {})
         flags = InitSettingsSource(settings_cls, file.pop(_FLAGS, {}))
         return (flags, env_settings, init_settings)
+
+    @model_validator(mode="after")
+    def _engines_hold_what_is_trained(self) -> Self:
+        if self.retrain.rank > self.engine.max_lora_rank:
+            raise ValueError(
+                f"retrain.rank is {self.retrain.rank} and engines serve at most engine.max_lora_rank, "
+                f"{self.engine.max_lora_rank}; lower the one or raise the other"
+            )
+        return self
 
     @property
     def store_url(self) -> str:
@@ -276,4 +301,7 @@ def _explain(source: Path, error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"Unknown setting {where!r} in {source} or the environment; `trimtab config show` lists all settings."
+    if first["type"] == "value_error":
+        about = f" of {where!r}" if where else ""
+        return f"The settings{about} ({source} or the environment) contradict each other: {first['ctx']['error']}."
     return f"Setting {where!r} ({source} or the environment): {first['msg']}; `trimtab config show` lists all settings."

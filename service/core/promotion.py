@@ -26,6 +26,10 @@ class Decision(StrEnum):
     REJECT = "reject"
 
 
+_ROUNDING = 1e-9
+"""0.92 - 0.87 is a little more than 0.05 in floating point, and is no loss beyond a margin of 0.05."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What a promotion needs. `golden_margin` is how much worse than the champion's the golden score may be."""
@@ -88,7 +92,7 @@ def judge_golden(golden: GoldenScores | None, policy: Policy) -> Ruling:
         return Ruling(Decision.HOLD, ("The golden evaluation holds values that are not numbers.",))
     loss = golden.champion - golden.candidate
     told = f"golden set {golden.champion:.1%} → {golden.candidate:.1%} on {golden.n} examples"
-    if loss > policy.golden_margin:
+    if loss > policy.golden_margin + _ROUNDING:
         return Ruling(Decision.REJECT, (f"The {told} loses more than the margin of {policy.golden_margin:.1%}.",))
     return Ruling(Decision.PROMOTE, (f"The {told} stays within the margin of {policy.golden_margin:.1%}.",))
 

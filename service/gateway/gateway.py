@@ -87,6 +87,7 @@ class Gateway:
         polls = (
             (self.refresh, self.settings.gateway.routing_poll_s, "routing table"),
             (self._read_keys, self.settings.gateway.keys_poll_s, "keys"),
+            (self._probe, self.settings.gateway.probe_s, "engines' health"),
         )
         for read, _, what in polls:
             await self._attempt(read, what, tell=True)
@@ -135,6 +136,12 @@ class Gateway:
         self._outbox.put(capture)
         if capture.status == 200 and capture.error is None and exchange.ask and exchange.target:
             self._mirror.offer(exchange.request_id, exchange.ask, exchange.target)
+
+    async def _probe(self) -> None:
+        engines = [engine.url for engine in self._routes.table.engines] if self._routes.table else []
+        answers = await asyncio.gather(*map(self._upstream.answers, engines))
+        for url, answered in zip(engines, answers, strict=True):
+            self._routes.probed(url, answered)
 
     async def _read_keys(self) -> None:
         self._keyring.swap(await self._load_keys())

@@ -18,6 +18,7 @@ class Routes:
         self.confirmed_at = 0.0
         self._loads: dict[str, int] = {}
         self._suspect_until: dict[str, float] = {}
+        self._answers: dict[str, bool] = {}
         self._turn = 0
 
     def swap(self, table: RoutingTable, now: float) -> bool:
@@ -30,7 +31,13 @@ class Routes:
 
     @property
     def ready_engines(self) -> int:
-        return sum(engine.ready for engine in self.table.engines) if self.table else 0
+        """Engines that the table calls ready and that answer this process: the table may be older than their death."""
+        table = self.table
+        return sum(engine.ready and self._answers.get(engine.url, False) for engine in table.engines) if table else 0
+
+    def probed(self, engine: str, answers: bool) -> None:
+        """What the newest probe of the engine found; a silent one is chosen only where there is no other."""
+        self._answers[engine] = answers
 
     def pick(self, engines: Sequence[str], now: float, avoid: Collection[str] = ()) -> str | None:
         """The engine with the fewest of our requests, healthy ones first; None when all are to be avoided."""
@@ -40,7 +47,10 @@ class Routes:
         self._turn += 1
         count = len(open_to_us)
         order = [open_to_us[(self._turn + i) % count] for i in range(count)]
-        return min(order, key=lambda url: (self._suspect_until.get(url, 0.0) > now, self._loads.get(url, 0)))
+        return min(order, key=lambda url: (self._doubtful(url, now), self._loads.get(url, 0)))
+
+    def _doubtful(self, engine: str, now: float) -> bool:
+        return self._suspect_until.get(engine, 0.0) > now or not self._answers.get(engine, True)
 
     def entered(self, engine: str) -> None:
         self._loads[engine] = self._loads.get(engine, 0) + 1

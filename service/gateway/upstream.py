@@ -55,6 +55,17 @@ class Upstream:
             await self._session.close()
             self._session = None
 
+    async def answers(self, engine: str) -> bool:
+        """Whether the engine calls itself healthy, in time."""
+        if self._session is None:
+            return False
+        timeout = aiohttp.ClientTimeout(total=self._connect_timeout_s)
+        try:
+            async with self._session.get(f"{engine}/health", timeout=timeout) as reply:
+                return reply.status == 200
+        except (aiohttp.ClientError, OSError):
+            return False
+
     async def open(self, engine: str, path: str, body: bytes, request_id: str) -> aiohttp.ClientResponse:
         """The engine's reply once its head is there, with status 200; the caller closes it.
 

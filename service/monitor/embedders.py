@@ -48,7 +48,8 @@ class OnnxEmbedder:
         for path in (model, tokenizer):
             if not path.is_file():
                 raise ConfigError(
-                    f"The embedder folder {folder} has no {path.name}; set drift.embedder to one with both."
+                    f"The embedder folder {folder} has no {path.name}; set drift.embedder to a folder with "
+                    "model.onnx and tokenizer.json."
                 )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -93,17 +94,24 @@ class OnnxEmbedder:
 
 
 def build_embedder(settings: Settings) -> Embedder | None:
-    """The embedder that the settings name; None, with a line in the log that says why, where it cannot be used."""
+    """The embedder that the settings name, or the base model's own.
+
+    None, with a line in the log that says why, where the base model has none that can be used.
+
+    Raises:
+        ConfigError: the embedder that the settings name cannot be used.
+    """
+    threads = settings.drift.threads
+    if settings.drift.embedder is not None:
+        return OnnxEmbedder(Path(settings.drift.embedder).expanduser(), threads=threads)
     try:
-        return OnnxEmbedder(_folder(settings), threads=settings.drift.threads)
+        return OnnxEmbedder(_base_embeddings(settings), threads=threads)
     except ConfigError as error:
         _log.warning("Drift goes without its embedding detector: %s", error.message)
         return None
 
 
-def _folder(settings: Settings) -> Path:
-    if settings.drift.embedder is not None:
-        return Path(settings.drift.embedder).expanduser()
+def _base_embeddings(settings: Settings) -> Path:
     folder = model_folder(settings.model)
     if folder is None:
         raise ConfigError(f"The base model {settings.model!r} is no folder here; set drift.embedder to an ONNX folder.")

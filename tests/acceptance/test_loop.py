@@ -33,11 +33,12 @@ CACHE = Path(os.environ.get("TRIMTAB_CACHE", ROOT / ".cache" / "trimtab"))
 NOISE = 0.06
 """Two standard errors of the difference between two shares of about 0.9 over 200 requests each."""
 
-PLOT = Plot(ALIAS, reference_size=200, current_size=80, judged=200, novel_ratio=0.5, patience_s=300.0)
+MIN_PAIRS, GOLDEN_MARGIN = 30, 0.05
+
+PLOT = Plot(ALIAS, reference_size=300, current_size=80, judged=200, novel_ratio=0.5, patience_s=300.0)
 SIZES = {
-    "drift": {"reference_size": 200, "current_size": 80, "interval_s": 1.0},
-    "retrain": {"min_new_examples": 300, "max_seconds": 60.0},
-    "promotion": {"min_pairs": 30, "watch_s": 600.0, "golden_margin": 0.05},
+    "drift": {"reference_size": 300, "current_size": 80, "interval_s": 1.0},
+    "promotion": {"min_pairs": MIN_PAIRS, "watch_s": 600.0, "golden_margin": GOLDEN_MARGIN},
 }
 
 
@@ -115,9 +116,9 @@ async def test_the_new_champion_serves_and_the_cycle_explains_itself(told: Told)
     assert cycle["state"] == "watching"
     assert cycle["evidence"]["drift"]["reasons"]
     golden = cycle["evidence"]["job"]["evaluation"]["golden"]
-    assert golden["candidate"] >= golden["champion"] - 0.03
+    assert golden["candidate"] >= golden["champion"] - GOLDEN_MARGIN
     assert cycle["evidence"]["shadow"]["decision"] == "promote"
-    assert cycle["evidence"]["shadow"]["pairs"] >= 30
+    assert cycle["evidence"]["shadow"]["pairs"] >= MIN_PAIRS
     assert adapter["resident"]
     assert adapter["manifest"]
     kinds = [event["kind"] for event in cycle["events"]]

@@ -87,6 +87,7 @@ def test_e_values_are_positive_and_finite(differences: list[float]) -> None:
         (GoldenScores(0.9, math.inf, 10), Decision.HOLD),
         (GoldenScores(0.9, 0.86, 10), Decision.REJECT),
         (GoldenScores(0.9, 0.88, 10), Decision.PROMOTE),
+        (GoldenScores(0.92, 0.89, 100), Decision.PROMOTE),
         (GoldenScores(0.9, 0.95, 10), Decision.PROMOTE),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 from retrain_jobs.job import run_job
 from retrain_jobs.lease import JobStopped
-from service.core.errors import BadAdapter, ConfigError, Conflict, TrimtabError
+from service.core.errors import ConfigError, Conflict, TrimtabError
 from service.core.records import Adapter, Job, JobPhase, JobStatus
 from service.drivers.blobs import open_blobs
 from service.drivers.store import SqlStore
@@ -171,8 +171,6 @@ async def test_what_cannot_be_learned_from_fails_before_the_model_is_touched(
     [
         ({"model": ""}, ConfigError, "No base model"),
         ({}, ConfigError, "cannot be loaded"),
-        ({"retrain": {"rank": 16}}, BadAdapter, "max_lora_rank"),
-        ({"retrain": {"recipe": "magic"}}, ConfigError, "no recipe 'magic'"),
         ({"golden": "{}"}, ConfigError, "line 1"),
     ],
 )
@@ -184,8 +182,6 @@ async def test_what_is_misconfigured_is_told_in_one_line(
         path = settings.alias("support").golden_set
         assert path is not None
         path.write_text(str(change["golden"]), "utf-8")
-    elif isinstance(change.get("retrain"), dict):
-        settings = with_retrain(settings, **change["retrain"])  # type: ignore[arg-type]
     else:
         settings = settings.model_copy(update=change)
     with pytest.raises(error, match=told):

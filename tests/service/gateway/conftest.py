@@ -48,6 +48,7 @@ class StubEngine:
 
     def __init__(self) -> None:
         self.url = ""
+        self.healthy = True
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.words = ["Hello", " wor", "ld"]
@@ -62,6 +63,9 @@ class StubEngine:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
+            return
+        if scope["path"] == "/health":
+            await self._json(send, 200 if self.healthy else 503, {})
             return
         body = b""
         while True:

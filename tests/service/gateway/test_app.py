@@ -86,6 +86,23 @@ async def test_ready_only_with_a_table_and_a_ready_engine(world):
         assert (await http.post("/v1/chat/completions", json=CHAT)).status_code == 200
 
 
+async def test_an_engine_that_the_table_calls_ready_must_answer_too(make_world):
+    """After a restart of everything the store still says what was true before it."""
+    world = await make_world(gateway={"probe_s": 0.02})
+    async with world.client() as http:
+
+        async def status_becomes(status: int) -> None:
+            async with asyncio.timeout(5.0):
+                while (await http.get("/ready")).status_code != status:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+        await status_becomes(200)
+        world.engine.healthy = False
+        await status_becomes(503)
+        world.engine.healthy = True
+        await status_becomes(200)
+
+
 async def test_with_the_store_away_the_last_table_serves_on(world, wait_until):
     world.store_away = True
     await wait_until(lambda: world.metric("trimtab_routing_table_age_seconds") > 0.4)

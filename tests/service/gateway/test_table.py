@@ -26,6 +26,16 @@ def test_an_engine_that_failed_is_passed_over_for_a_moment():
     assert routes.pick(("a",), 10.5) == "a"
 
 
+def test_an_engine_that_does_not_answer_is_passed_over():
+    routes = Routes()
+    routes.probed("a", False)
+    routes.entered("b")
+    assert routes.pick(("a", "b"), 0.0) == "b"
+    assert routes.pick(("a",), 0.0) == "a"
+    routes.probed("a", True)
+    assert routes.pick(("a", "b"), 0.0) == "a"
+
+
 def test_engines_already_tried_are_left_out():
     routes = Routes()
     assert routes.pick(("a", "b"), 0.0, ["a"]) == "b"

@@ -128,8 +128,7 @@ def test_a_matrix_of_another_type_is_refused(tmp_path: Path) -> None:
         export_token_embeddings(tmp_path / "model", tmp_path / "cache")
 
 
-def test_an_embedder_folder_that_is_missing_goes_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_embedder_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
     settings = Settings(drift=DriftSettings(embedder=str(tmp_path / "nowhere")))
-    with caplog.at_level(logging.WARNING):
-        assert build_embedder(settings) is None
-    assert "has no model.onnx" in caplog.text
+    with pytest.raises(ConfigError, match=r"has no model\.onnx; set drift\.embedder"):
+        build_embedder(settings)

@@ -1,0 +1,122 @@
+"""The command line's side of the control API: what it sends, and what a person reads."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.client import Api, show
+from service.core.errors import BadRequest, TrimtabError, Unavailable
+from service.settings import Settings
+
+
+class Server(HTTPServer):
+    """Answers every call with `status` and `body`, and keeps what it was asked."""
+
+    status, body = 200, b"{}"
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.asked.append((self.command, self.path, headers, body))
+        self.send_response(self.server.status)
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as one:
+        threading.Thread(target=one.serve_forever, daemon=True).start()
+        yield one
+        one.shutdown()
+
+
+def test_the_key_and_the_query_are_sent(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIMTAB_KEY", "tt_secret")
+    api = Api(Settings(), server.url + "/")
+    assert api.get("/adapters", alias=None) == {}
+    api.get("/adapters", alias="support")
+    api.post("/aliases", {"name": "a"})
+    assert [path for _, path, _, _ in server.asked] == [
+        "/api/v1/adapters", "/api/v1/adapters?alias=support", "/api/v1/aliases",
+    ]  # fmt: skip
+    assert {headers["authorization"] for _, _, headers, _ in server.asked} == {"Bearer tt_secret"}
+    assert json.loads(server.asked[2][3]) == {"name": "a"}
+
+
+def test_the_servers_own_words_are_the_error(server: Server) -> None:
+    server.status, server.body = 404, b'{"error": {"message": "There is no alias \'x\'."}}'
+    with pytest.raises(TrimtabError, match=r"^There is no alias 'x'\.$"):
+        Api(Settings(), server.url).get("/aliases/x")
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"error": "no"}'])
+def test_an_answer_that_is_not_ours_is_named_by_its_status(server: Server, body: bytes) -> None:
+    server.status, server.body = 502, body
+    with pytest.raises(TrimtabError, match=r"/api/v1/aliases answered 502\."):
+        Api(Settings(), server.url).get("/aliases")
+
+
+def test_nobody_there(server: Server) -> None:
+    server.server_close()
+    with pytest.raises(Unavailable, match=r"does not answer at .*trimtab up"):
+        Api(Settings(), server.url).get("/aliases")
+    with pytest.raises(BadRequest, match="no address"):
+        Api(Settings(), "127.0.0.1:8080").get("/aliases")
+
+
+def test_only_an_adapters_own_files_are_sent(server: Server, tmp_path: Path) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors", "optimizer.pt"):
+        (tmp_path / name).write_bytes(b"content of " + name.encode())
+    Api(Settings(), server.url).upload_adapter("support", tmp_path)
+    _, path, _, body = server.asked[0]
+    assert path == "/api/v1/adapters"
+    assert b"content of adapter_config.json" in body
+    assert b"content of adapter_model.safetensors" in body
+    assert b"optimizer.pt" not in body
+
+
+def test_rows_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"name": "a", "created_at": 0.0, "share": 0.123456, "tags": [1]}, {"name": "b", "created_at": None}]
+    show({"data": rows, "next": None}, as_json=False)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [["name", "created_at", "share"], ["a", "0.1235"], ["b"]]
+    show({"data": [], "next": None}, as_json=False)
+    assert capsys.readouterr().out == "None.\n"
+
+
+def test_times_are_dates_for_people_and_numbers_for_programs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = {"id": "c1", "at": 1_700_000_000.0, "evidence": {"n": 1}, "latched": False}
+    show(answer, as_json=False)
+    told = capsys.readouterr().out
+    assert "at: 2023-11-1" in told
+    assert 'evidence: {"n": 1}' in told
+    assert "latched: False" in told
+    show(answer, as_json=True)
+    assert json.loads(capsys.readouterr().out) == answer
