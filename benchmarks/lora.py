@@ -72,7 +72,9 @@ def main() -> None:
         adapters = {name: save_adapter(folder / name, model, seed=seed) for seed, name in enumerate(ADAPTERS, 1)}
         servers = {
             "plugin": vllm_server(model, adapters, folder / "plugin.log"),
-            "stock": vllm_server(model, adapters, folder / "stock.log", environment={"VLLM_PLUGINS": ""}),
+            "stock": vllm_server(
+                model, adapters, folder / "stock.log", environment={"VLLM_PLUGINS": "trimtab_cpu_wait"}
+            ),
         }
         urls = pool.map(stack.enter_context, servers.values())
         Console().print(measure(dict(zip(servers, urls, strict=True)), options.rounds, options.tokens))

@@ -6,7 +6,7 @@ vLLM's stacked weights, one pair a slice of the layer (q, k, v are slices of one
 into `A [K, in]` and `B [out of all slices, K]`, where K runs over slots, then slices, then ranks.
 
 A small model's step takes milliseconds and its cost is calls rather than arithmetic: hence direct
-kernel calls, and buffers that all layers of a step share.
+kernel calls, and buffers that all layers of a step share; and for few rows `lora_kernel`, one call for all.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,8 +17,9 @@ from torch import Tensor
 from vllm import _custom_ops as ops
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
+from service.engine.lora_kernel import Kernel, Stacked
+
 Slots = tuple[int, ...]
-Stacked = tuple[Tensor, ...]
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -76,10 +77,10 @@ class Gemm:
 
 
 class Packed:
-    """One layer's `a` or `b`, packed once for each set of slots until an adapter changes."""
+    """Some of one layer's stacked weights, packed as they are asked for until an adapter changes."""
 
-    def __init__(self, stacked: Stacked, pack: Callable[[Stacked, Slots], Gemm]) -> None:
-        self._stacked, self._pack = stacked, pack
+    def __init__(self, stacked: Stacked) -> None:
+        self._stacked = stacked
         self._versions: list[int] = []
 
     def refresh(self) -> None:
@@ -87,7 +88,8 @@ class Packed:
         versions = [weight._version for weight in self._stacked]
         if versions != self._versions:
             self._versions = versions
-            self._gemms: dict[Slots, Gemm] = {}
+            self._gemms: dict[tuple[Any, Slots], Gemm] = {}
+            self._kernel: Kernel | None = None
             nonzero = torch.stack([weight.flatten(1).any(dim=1) for weight in self._stacked])
             self._written: Slots = tuple(nonzero.any(dim=0).nonzero()[:, 0].tolist())
 
@@ -98,11 +100,16 @@ class Packed:
         # All of them in a mixed batch, so that what is packed does not follow the traffic.
         return rows.uniform or self._written
 
-    def gemm(self, slots: Slots) -> Gemm:
-        gemm = self._gemms.get(slots)
+    def gemm(self, pack: Callable[[Stacked, Slots], Gemm], stacked: Stacked, slots: Slots) -> Gemm:
+        gemm = self._gemms.get((pack, slots))
         if gemm is None:
-            gemm = self._gemms[slots] = self._pack(self._stacked, slots)
+            gemm = self._gemms[pack, slots] = pack(stacked, slots)
         return gemm
+
+    def kernel(self, a: Stacked, b: Stacked) -> Kernel:
+        if self._kernel is None:
+            self._kernel = Kernel(a, b)
+        return self._kernel
 
 
 def pack_a(stacked: Stacked, slots: Slots) -> Gemm:
@@ -122,10 +129,12 @@ class DensePunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._tokens = self._requests = Rows(torch.empty(0, dtype=torch.long))
-        self._packed: dict[int, Packed] = {}
+        self._packed: dict[tuple[int, int], Packed] = {}
 
-    def update_metadata(self, *args: Any, **kwargs: Any) -> None:
-        super().update_metadata(*args, **kwargs)
+    def update_metadata(self, mapping: Any, *args: Any, **kwargs: Any) -> None:
+        # Not what else vLLM derives of a prompt's rows: that is for its own kernels, and costs a tenth of a step.
+        self._update_base_metadata(mapping, *args)
+        self.is_prefill = mapping.is_prefill
         self._tokens = Rows(self.token_lora_indices.clone())
         self._requests = Rows(self.sampler_indices.clone())
 
@@ -170,10 +179,10 @@ class DensePunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         scale: float,
         **kwargs: Any,
     ) -> None:
-        shrink, x = self._of(lora_a_stacked, pack_a), x.view(-1, x.shape[-1])
-        slots = shrink.slots(self._tokens)
+        layer, x = self._of(lora_a_stacked), x.view(-1, x.shape[-1])
+        slots = layer.slots(self._tokens)
         if slots:
-            h = shrink.gemm(slots)(x.to(lora_a_stacked[0].dtype), self._tokens)
+            h = layer.gemm(pack_a, lora_a_stacked, slots)(x.to(lora_a_stacked[0].dtype), self._tokens)
             self._tokens.mask(h, slots)
             own = h.view(len(x), len(slots), len(y), -1).sum(dim=1) * scale
         for index, target in enumerate(y):
@@ -193,27 +202,33 @@ class DensePunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         self._expand(y, torch.cat(tuple(x), dim=1), lora_b_stacked, add_inputs)
 
     def _apply(self, y: Tensor, x: Tensor, a: Stacked, b: Stacked, scale: float, rows: Rows, add: bool) -> None:
-        expand = self._of(b, pack_b)
-        slots = expand.slots(rows)
-        if slots:
-            h = self._of(a, pack_a).gemm(slots)(x.to(a[0].dtype), rows)
-            rows.mask(h, slots)
-            write(y, expand.gemm(slots)(h if scale == 1 else h.mul_(scale), rows), rows, slots, add)
+        layer = self._of((*a, *b))
+        slots = layer.slots(rows)
+        if not slots:
+            return
+        kernel = layer.kernel(a, b)
+        if add and len(x) == len(rows.slots) and kernel.takes(y, x):
+            kernel(y, x, rows.slots, scale)
+            return
+        h = layer.gemm(pack_a, a, slots)(x.to(a[0].dtype), rows)
+        rows.mask(h, slots)
+        write(y, layer.gemm(pack_b, b, slots)(h if scale == 1 else h.mul_(scale), rows), rows, slots, add)
 
     def _expand(self, y: Tensor, h: Tensor, b: Stacked, add: bool) -> None:
         """Expand `h [rows, slices * rank]`, which each row's own slot shrank."""
-        expand, rows = self._of(b, pack_b), self._tokens
-        slots = expand.slots(rows)
+        layer, rows = self._of(b), self._tokens
+        slots = layer.slots(rows)
         if slots:
             h = h.to(b[0].dtype).repeat(1, len(slots))
             rows.mask(h, slots)
-            write(y, expand.gemm(slots)(h, rows), rows, slots, add)
+            write(y, layer.gemm(pack_b, b, slots)(h, rows), rows, slots, add)
 
-    def _of(self, stacked: Stacked, pack: Callable[[Stacked, Slots], Gemm]) -> Packed:
+    def _of(self, stacked: Stacked) -> Packed:
         """What is packed of these weights; it holds them, so that their id is never another's."""
-        packed = self._packed.get(id(stacked[0]))
+        key = id(stacked[0]), len(stacked)
+        packed = self._packed.get(key)
         if packed is None:
-            packed = self._packed[id(stacked[0])] = Packed(stacked, pack)
+            packed = self._packed[key] = Packed(stacked)
         packed.refresh()
         return packed
 
