@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 from prometheus_client import CollectorRegistry, start_http_server
@@ -31,7 +32,11 @@ from service.processes import check_port_free, lower_priority, note, stop_on_sig
 from service.settings import Settings
 from service.telemetry import ControllerMetrics, GatewayMetrics
 
+if TYPE_CHECKING:
+    from service.gateway.spans import Spans
+
 REQUEST_ID_SECRET = "request-ids"
+OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 class _Server(uvicorn.Server):
@@ -80,6 +85,17 @@ def check_golden_sets(settings: Settings) -> None:
             )
 
 
+def spans_from_environment() -> Spans | None:
+    """Spans to the endpoint that OpenTelemetry's own variables name; None, and its SDK is not loaded, without one."""
+    if not any(os.environ.get(name) for name in OTLP_ENDPOINTS):
+        return None
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    from service.gateway.spans import Spans
+
+    return Spans(OTLPSpanExporter())
+
+
 async def run_serve(settings: Settings) -> None:
     """The gateway with the control API and the console on one port, until a signal comes."""
     server = settings.server
@@ -98,6 +114,7 @@ async def run_serve(settings: Settings) -> None:
             metrics=GatewayMetrics(registry),
             registry=registry,
             clock=clock,
+            spans=spans_from_environment(),
         )
         blobs = build_blobs(settings)
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
-import secrets
 import sys
 import time
 from collections.abc import Coroutine
@@ -18,7 +16,7 @@ import yaml
 
 from service.client import Api, show
 from service.core.errors import ConfigError, TrimtabError
-from service.core.records import Key, Scope
+from service.core.records import Scope
 from service.processes import note
 from service.settings import Settings, load_settings
 
@@ -197,15 +195,18 @@ def keys_create(
     scope: Annotated[
         list[Scope] | None, typer.Option(help="May be given several times; default: infer, feedback.")
     ] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Default: no limit.")] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option(min=1, help="Of prompts and replies; no limit.")] = None,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
     """Make a key and print its secret once."""
-    secret = f"tt_{secrets.token_urlsafe(32)}"
-    key = Key(
-        secrets.token_hex(6), name, hashlib.sha256(secret.encode()).hexdigest(),
-        frozenset(scope or [Scope.INFER, Scope.FEEDBACK]), time.time(),
+    from service.control.keys import new_key
+
+    key, secret = new_key(
+        name, scope or [Scope.INFER, Scope.FEEDBACK], time.time(),
+        requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute,
     )  # fmt: skip
 
     async def add() -> None:
@@ -234,6 +235,8 @@ def keys_list(config: Config = None, state_dir: StateDir = None, as_json: Json =
                 "scopes": sorted(k.scopes),
                 "created_at": k.created_at,
                 "revoked_at": k.revoked_at,
+                "requests_per_minute": k.requests_per_minute,
+                "tokens_per_minute": k.tokens_per_minute,
             }
             for k in found
         ]

@@ -41,3 +41,5 @@ class NewAdapter(Body):
 class NewKey(Body):
     name: Name
     scopes: frozenset[Scope] = Field(min_length=1)
+    requests_per_minute: int | None = Field(None, ge=1, description="null: no limit")
+    tokens_per_minute: int | None = Field(None, ge=1, description="prompts and replies; null: no limit")

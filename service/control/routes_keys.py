@@ -23,7 +23,10 @@ def key_routes(control: Control) -> APIRouter:
     async def create(body: NewKey, request: Request) -> View:
         """A new key; `secret` is in this reply and nowhere else."""
         now = control.clock.now()
-        key, secret = new_key(body.name, body.scopes, now)
+        key, secret = new_key(
+            body.name, body.scopes, now,
+            requests_per_minute=body.requests_per_minute, tokens_per_minute=body.tokens_per_minute,
+        )  # fmt: skip
         await store.add_key(key)
         message = f"Key {key.id} ({body.name}) was made for {', '.join(sorted(body.scopes))}."
         await store.add_event("key.created", actor=request.state.actor, message=message, now=now)

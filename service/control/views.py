@@ -105,4 +105,6 @@ def key_view(key: Key) -> View:
         "scopes": sorted(key.scopes),
         "created_at": key.created_at,
         "revoked_at": key.revoked_at,
+        "requests_per_minute": key.requests_per_minute,
+        "tokens_per_minute": key.tokens_per_minute,
     }

@@ -50,6 +50,8 @@ class Key:
     scopes: frozenset[Scope]
     created_at: float
     revoked_at: float | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -238,6 +238,8 @@ keys = Table(
     Column("scopes", JSON, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("revoked_at", Double),
+    Column("requests_per_minute", Integer),
+    Column("tokens_per_minute", Integer),
 )
 
 leases = Table(

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from starlette.types import Receive
 
 from service.core.records import Capture
 from service.core.routing import Target
 from service.gateway.asgi import ClientGone
+from service.gateway.limits import Allowance
 from service.gateway.protocol import Ask
 from service.gateway.reading import Reader, Said
 from service.gateway.tally import Timing
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
 
 @dataclass(slots=True)
 class Exchange:
-    """What is known so far; `engine` is set once one has answered, `status` is what the client got."""
+    """What is known so far; `engine` is set once one has answered, `status` is what the client got.
+
+    `tenant` is the id of the key that asked.
+    """
 
     request_id: str
     at: float
     started: float = field(default_factory=perf_counter)
     source: str | None = None
+    tenant: str | None = None
+    allowance: Allowance | None = None
+    trace: Mapping[str, str] = field(default_factory=dict)
+    span: Span | None = None
     ask: Ask | None = None
     target: Target | None = None
     engine: str | None = None
@@ -47,6 +60,8 @@ class Exchange:
         told = [(b"x-request-id", self.request_id.encode())]
         if self.target is not None:
             told.append((b"x-trimtab-adapter", self.target.adapter.encode()))
+        if self.allowance is not None:
+            told += self.allowance.headers()
         return told
 
     def capture(self, said: Said, timing: Timing, *, content: bool) -> Capture | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
@@ -26,6 +27,9 @@ from service.ports import Clock, Traffic
 from service.settings import Settings
 from service.telemetry import GatewayMetrics
 
+if TYPE_CHECKING:
+    from service.gateway.spans import Spans
+
 _log = logging.getLogger(__name__)
 
 
@@ -37,6 +41,7 @@ class Gateway:
         load_keys: the issued keys, read every `gateway.keys_poll_s`.
         sink: where captures, shadow replies and feedback go.
         secret: signs request ids; the same for all gateways over one store.
+        spans: where a span of each request goes.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class Gateway:
         metrics: GatewayMetrics,
         registry: CollectorRegistry,
         clock: Clock,
+        spans: Spans | None = None,
     ) -> None:
         self.settings = settings
         self.registry = registry
@@ -57,6 +63,7 @@ class Gateway:
         self._load_keys = load_keys
         self._metrics = metrics
         self._clock = clock
+        self._spans = spans
         self._keyring = Keyring(settings.server.keys_required)
         self._routes = Routes()
         self._upstream = Upstream(connect_timeout_s=settings.gateway.connect_timeout_s, key=settings.engine_key)
@@ -69,7 +76,7 @@ class Gateway:
         )  # fmt: skip
         proxy = Proxy(
             settings, keyring=self._keyring, routes=self._routes, admission=admission, upstream=self._upstream, ids=ids,
-            tally=Tally(metrics), clock=clock, told=self._told,
+            tally=Tally(metrics), clock=clock, told=self._told, spans=spans,
         )  # fmt: skip
         self.v1 = V1(
             settings.gateway, proxy=proxy, keyring=self._keyring, routes=self._routes, ids=ids, outbox=self._outbox,
@@ -102,6 +109,8 @@ class Gateway:
         await self._mirror.stop()
         await self._upstream.stop()
         await self._outbox.stop()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.stop)
 
     def drain(self) -> None:
         """Tell load balancers to go elsewhere; requests are still answered."""

@@ -16,7 +16,7 @@ from service.core.records import ShadowReply
 from service.core.routing import Target, holders
 from service.core.sampling import in_share
 from service.gateway.admission import Admission
-from service.gateway.protocol import Ask
+from service.gateway.protocol import Ask, with_fields
 from service.gateway.reading import Reader, Said
 from service.gateway.table import Routes
 from service.gateway.upstream import Upstream
@@ -144,7 +144,7 @@ class Mirror:
         body = job.ask.shadow_body(job.candidate)
         if engine not in self._without_priority:
             try:
-                return await self._post(job, engine, with_priority(body))
+                return await self._post(job, engine, with_fields(body, {"priority": SHADOW_PRIORITY}))
             except BadRequest as error:
                 if "priority" not in error.message:
                     raise
@@ -165,8 +165,3 @@ class Mirror:
 
     def _count(self, alias: str, outcome: str) -> None:
         self._metrics.mirror_requests.labels(alias, outcome).inc()
-
-
-def with_priority(body: bytes) -> bytes:
-    """A request's JSON with the shadow's scheduling priority."""
-    return b'{"priority":%d,' % SHADOW_PRIORITY + body[1:]

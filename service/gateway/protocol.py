@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ MAX_SCHEMA_NODES = 4096
 MAX_SCHEMA_STRING = 8192
 MAX_PATTERN = 512
 
+_HEAD_BYTES = 4096
 _AT = re.compile(r" - at (?:`key` in )?`\$\.?(.*)`$")
 _UNKNOWN = re.compile(r"contains unknown field `(.*?)`")
 _MISSING = re.compile(r"missing required field `(.*?)`")
@@ -51,14 +53,17 @@ class Ask:
     def user(self) -> str | None:
         return self.params.user or None
 
-    def engine_body(self, served_model: str, *, confidence: bool) -> bytes:
-        """The request as the engine gets it: its word for the model, log-probabilities and usage asked for."""
+    def engine_body(self, served_model: str, *, confidence: bool, tenant: str | None) -> bytes:
+        """The request as the engine gets it: its word for the model, log-probabilities and usage asked for.
+
+        Tenants share no prefix cache: a faster first token would tell one what another has asked.
+        """
         changes: dict[str, Any] = {"model": served_model}
         if self.stream:
             changes["stream_options"] = _with_usage(self.params.stream_options)
         if confidence and self.may_measure and not self.wants_logprobs:
             changes["logprobs"] = True if self.kind is Kind.CHAT else 0
-        return self._encode(changes)
+        return self._encode(changes) if tenant is None else with_fields(self._encode(changes), {"cache_salt": tenant})
 
     def shadow_body(self, candidate: str) -> bytes:
         """The same question to another adapter: sampled alike, one choice, not streamed."""
@@ -80,10 +85,25 @@ class Ask:
         first = self.params.prompt if isinstance(self.params.prompt, str) else self.params.prompt[0]
         return [{"role": "user", "content": first}] if isinstance(first, str) else []
 
+    def conversation(self) -> bytes:
+        """What stays the same from turn to turn: who asks, and the prompt up to the first thing that a user said."""
+        head: Any
+        if isinstance(self.params, ChatParams):
+            roles = [message.role for message in self.params.messages]
+            head = self.params.messages[: roles.index("user") + 1 if "user" in roles else 1]
+        else:
+            head = self.params.prompt
+        return blake2b(_encoder.encode((self.user, head))[:_HEAD_BYTES], digest_size=8).digest()
+
     def _encode(self, changes: dict[str, Any]) -> bytes:
         for name in NOT_PASSED_ON[type(self.params)]:
             changes[name] = UNSET
         return _encoder.encode(structs.replace(self.params, **changes))
+
+
+def with_fields(body: bytes, fields: Mapping[str, Any]) -> bytes:
+    """A request's JSON with fields that clients may not set."""
+    return msgspec.json.encode(fields)[:-1] + b"," + body[1:]
 
 
 def read_ask(kind: Kind, body: bytes, limits: GatewaySettings) -> Ask:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from hashlib import blake2b
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import aiohttp
 from starlette.types import Receive, Scope, Send
@@ -25,13 +26,19 @@ from service.gateway.exchange import Exchange, Listening
 from service.gateway.hiding import hide_logprobs, hide_usage
 from service.gateway.ids import RequestIds
 from service.gateway.keyring import Keyring
+from service.gateway.limits import Allowances
 from service.gateway.protocol import Ask, Kind, read_ask
 from service.gateway.reading import DONE
+from service.gateway.retries import RetryBudget
 from service.gateway.table import Routes
 from service.gateway.tally import UNKNOWN, Tally
+from service.gateway.tracing import trace_headers
 from service.gateway.upstream import AdapterMissing, EngineLost, Upstream
 from service.ports import Clock
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.gateway.spans import Spans
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +64,7 @@ class Proxy:
         tally: Tally,
         clock: Clock,
         told: Told,
+        spans: Spans | None = None,
     ) -> None:
         self._settings = settings
         self._keyring = keyring
@@ -67,11 +75,16 @@ class Proxy:
         self._tally = tally
         self._clock = clock
         self._told = told
+        self._spans = spans
+        self._allowances = Allowances()
+        self._retries = RetryBudget()
         self._measure = settings.capture.enabled and settings.capture.confidence
 
     async def answer(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
         now = self._clock.now()
-        exchange = Exchange(self._ids.new(now), now)
+        exchange = Exchange(self._ids.new(now), now, trace=trace_headers(scope))
+        if self._spans is not None:
+            exchange.span, exchange.trace = self._spans.begin(kind.value, exchange.trace, exchange.request_id)
         try:
             async with asyncio.timeout(self._settings.gateway.deadline_s):
                 await self._admit(kind, exchange, scope, receive)
@@ -92,11 +105,16 @@ class Proxy:
             _log.exception("request %s failed", exchange.request_id)
             await self._fail(exchange, send, TrimtabError("The gateway failed; its log names the request's id."))
         finally:
-            self._tell(exchange)
+            self._tell(kind, exchange)
 
     async def _admit(self, kind: Kind, exchange: Exchange, scope: Scope, receive: Receive) -> None:
         authorization = header(scope, b"authorization")
         key = self._keyring.check(authorization.decode("latin-1") if authorization else None, KeyScope.INFER)
+        if key is not None:
+            exchange.tenant = key.id
+            exchange.allowance = self._allowances.of(key, exchange.at)
+            if exchange.allowance is not None:
+                exchange.allowance.enter(exchange.at)
         body = await read_body(scope, receive, self._settings.gateway.max_body_bytes)
         ask = exchange.ask = read_ask(kind, body, self._settings.gateway)
         table = self._routes.table
@@ -121,9 +139,11 @@ class Proxy:
             self._tally.shed(target.alias, "queue_full")
             raise
         try:
+            self._retries.earn()
             tried: list[str] = []
+            conversation = ask.conversation() if len(target.engines) > 1 else None
             while True:
-                engine = self._routes.pick(target.engines, exchange.at, tried)
+                engine = self._routes.pick(target.engines, exchange.at, tried, conversation=conversation)
                 assert engine is not None
                 tried.append(engine)
                 try:
@@ -131,7 +151,7 @@ class Proxy:
                     return
                 except (EngineLost, AdapterMissing) as error:
                     self._routes.suspect(engine, self._clock.now())
-                    if exchange.head_sent or len(tried) > 1 or len(target.engines) == 1:
+                    if exchange.head_sent or len(tried) > 1 or len(target.engines) == 1 or not self._retries.spend():
                         raise error
         finally:
             lane.leave()
@@ -141,8 +161,8 @@ class Proxy:
     ) -> None:
         self._routes.entered(engine)
         try:
-            body = ask.engine_body(target.served_model, confidence=self._measure)
-            reply = await self._upstream.open(engine, ask.kind.value, body, exchange.request_id)
+            body = ask.engine_body(target.served_model, confidence=self._measure, tenant=exchange.tenant)
+            reply = await self._upstream.open(engine, ask.kind.value, body, exchange.request_id, exchange.trace)
             exchange.engine = engine
             try:
                 if ask.stream:
@@ -230,15 +250,23 @@ class Proxy:
         else:
             await send({"type": "http.response.body", "body": error_event(error)})
 
-    def _tell(self, exchange: Exchange) -> None:
+    def _tell(self, kind: Kind, exchange: Exchange) -> None:
+        capture = self._count(exchange)
+        if capture is not None:
+            self._told(exchange, capture)
+        if self._spans is not None and exchange.span is not None:
+            self._spans.end(exchange.span, kind.value, exchange.status, capture)
+
+    def _count(self, exchange: Exchange) -> Capture | None:
+        """Add the exchange to the metrics and to its key's account; its record, if an engine answered."""
         target = exchange.target
         if target is None or exchange.engine is None:
             alias, adapter = (target.alias, target.adapter) if target else (UNKNOWN, UNKNOWN)
             self._tally.refused(alias, adapter, exchange.status)
-            return
+            return None
         timing = exchange.timing()
         said = exchange.reader.said()
+        if exchange.allowance is not None:
+            exchange.allowance.charge(said.prompt_tokens + said.completion_tokens)
         self._tally.served(target.alias, target.adapter, exchange.status, timing, said)
-        capture = exchange.capture(said, timing, content=self._settings.capture.content)
-        if capture is not None:
-            self._told(exchange, capture)
+        return exchange.capture(said, timing, content=self._settings.capture.content)

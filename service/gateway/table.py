@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from hashlib import blake2b
 
 from service.core.routing import RoutingTable
 
 _SUSPECT_S = 1.0
 """How long an engine that just failed is passed over while another one can answer."""
+
+_UNBALANCE, _SLACK = 1.25, 1
+"""A conversation's own engine may have this many times the mean load, and so many requests more."""
 
 
 class Routes:
@@ -39,15 +43,29 @@ class Routes:
         """What the newest probe of the engine found; a silent one is chosen only where there is no other."""
         self._answers[engine] = answers
 
-    def pick(self, engines: Sequence[str], now: float, avoid: Collection[str] = ()) -> str | None:
-        """The engine with the fewest of our requests, healthy ones first; None when all are to be avoided."""
+    def pick(
+        self, engines: Sequence[str], now: float, avoid: Collection[str] = (), conversation: bytes | None = None
+    ) -> str | None:
+        """The engine with the fewest of our requests, healthy ones first; None when all are to be avoided.
+
+        A conversation returns to the engine that has its prefix cached, while that one is not busier than the others:
+        rendezvous hashing (Thaler and Ravishankar, 1998) with bounded loads (Mirrokni et al., 2018).
+        """
         open_to_us = [url for url in engines if url not in avoid] if avoid else engines
         if len(open_to_us) <= 1:
             return open_to_us[0] if open_to_us else None
+        sound = [url for url in open_to_us if not self._doubtful(url, now)] or open_to_us
+        if conversation is not None:
+            home = max(sound, key=lambda url: blake2b(url.encode(), key=conversation, digest_size=8).digest())
+            if self._loads.get(home, 0) <= self._bound(sound):
+                return home
         self._turn += 1
-        count = len(open_to_us)
-        order = [open_to_us[(self._turn + i) % count] for i in range(count)]
-        return min(order, key=lambda url: (self._doubtful(url, now), self._loads.get(url, 0)))
+        count = len(sound)
+        order = [sound[(self._turn + i) % count] for i in range(count)]
+        return min(order, key=lambda url: self._loads.get(url, 0))
+
+    def _bound(self, engines: Sequence[str]) -> float:
+        return _SLACK + _UNBALANCE * sum(self._loads.get(url, 0) for url in engines) / len(engines)
 
     def _doubtful(self, engine: str, now: float) -> bool:
         return self._suspect_until.get(engine, 0.0) > now or not self._answers.get(engine, True)

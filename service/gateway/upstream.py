@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -11,6 +13,8 @@ from yarl import URL
 
 from service.core.errors import BadRequest, EngineFailed, NotFound, Overloaded, TooLarge, TrimtabError, Unavailable
 from service.gateway.reading import engine_message
+
+NO_TRACE: Mapping[str, str] = MappingProxyType({})
 
 _IDLE_S = 4.0
 """Below vLLM's own keep-alive of 5 s, so that we do not write on a connection that it is closing."""
@@ -66,7 +70,9 @@ class Upstream:
         except (aiohttp.ClientError, OSError):
             return False
 
-    async def open(self, engine: str, path: str, body: bytes, request_id: str) -> aiohttp.ClientResponse:
+    async def open(
+        self, engine: str, path: str, body: bytes, request_id: str, trace: Mapping[str, str] = NO_TRACE
+    ) -> aiohttp.ClientResponse:
         """The engine's reply once its head is there, with status 200; the caller closes it.
 
         Raises:
@@ -79,7 +85,7 @@ class Upstream:
         if url is None:
             url = self._urls[engine, path] = URL(f"{engine}/v1/{path}")
         data = body if len(body) < _LARGE_BODY else io.BytesIO(body)
-        headers = {**self._headers, "x-request-id": request_id}
+        headers = {**self._headers, **trace, "x-request-id": request_id}
         try:
             reply = await self._session.post(url, data=data, headers=headers, allow_redirects=False)
         except (aiohttp.ClientError, OSError) as error:

@@ -72,7 +72,7 @@ def test_processes_may_migrate_at_once(empty_url: str) -> None:
         list(pool.map(upgrade_store, [empty_url] * 4))
     engine = sync_engine(empty_url)
     with engine.connect() as connection:
-        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).all() == [("0001",)]
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).all() == [("0002",)]
     engine.dispose()
 
 
@@ -99,7 +99,7 @@ async def test_a_store_without_its_schema_says_what_to_do(empty_url: str, tmp_pa
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    with pytest.raises(ConfigError, match="has schema 9999, this version needs 0001"):
+    with pytest.raises(ConfigError, match="has schema 9999, this version needs 0002"):
         await open_store(empty_url)
 
 
@@ -110,3 +110,22 @@ async def test_a_store_made_by_a_newer_version_is_not_touched(tmp_path: Path) ->
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(ConfigError, match="9999"):
         upgrade_store(f"sqlite+aiosqlite:///{path}")
+
+
+def test_keys_made_before_limits_have_none(empty_url: str) -> None:
+    upgrade_store(empty_url)
+    engine = sync_engine(empty_url)
+    with engine.begin() as connection:
+        config = migration_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+        connection.execute(
+            sa.text(
+                "INSERT INTO keys (id, name, sha256, scopes, created_at) VALUES ('k', 'app', 'x', '[\"infer\"]', 1)"
+            )
+        )
+    upgrade_store(empty_url)
+    with engine.connect() as connection:
+        row = connection.execute(sa.text("SELECT id, requests_per_minute, tokens_per_minute FROM keys")).one()
+    assert tuple(row) == ("k", None, None)
+    engine.dispose()

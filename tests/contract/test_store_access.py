@@ -15,7 +15,9 @@ from service.core.records import Key, Scope
 from service.drivers import database
 from service.drivers.store import SqlStore, open_store
 
-KEY = Key("k1", "app", "a" * 64, frozenset({Scope.INFER, Scope.FEEDBACK}), 1.0)
+KEY = Key(
+    "k1", "app", "a" * 64, frozenset({Scope.INFER, Scope.FEEDBACK}), 1.0, requests_per_minute=60, tokens_per_minute=9000
+)
 
 
 async def test_keys_are_added_listed_and_revoked_once(store: SqlStore) -> None:

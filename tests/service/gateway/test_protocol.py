@@ -48,7 +48,7 @@ def read(kind: Kind, **fields):
 @pytest.mark.parametrize("kind", list(Kind))
 def test_accepted(kind, fields):
     ask = read(kind, **fields)
-    sent = json.loads(ask.engine_body("m", confidence=False))
+    sent = json.loads(ask.engine_body("m", confidence=False, tenant=None))
     for name, value in fields.items():
         if name == "user":
             assert name not in sent
@@ -80,13 +80,16 @@ def test_accepted(kind, fields):
     ],
 )  # fmt: skip
 def test_accepted_in_a_chat(fields):
-    sent = json.loads(read(Kind.CHAT, **fields).engine_body("m", confidence=False))
+    sent = json.loads(read(Kind.CHAT, **fields).engine_body("m", confidence=False, tenant=None))
     assert {name: sent[name] for name in fields} == fields
 
 
 @pytest.mark.parametrize("prompt", ["Hi", ["a", "b"], [1, 2, 3], [[1], [2, 3]]])
 def test_accepted_prompts(prompt):
-    assert json.loads(read(Kind.COMPLETION, prompt=prompt).engine_body("m", confidence=False))["prompt"] == prompt
+    assert (
+        json.loads(read(Kind.COMPLETION, prompt=prompt).engine_body("m", confidence=False, tenant=None))["prompt"]
+        == prompt
+    )
 
 
 @pytest.mark.parametrize(
@@ -218,12 +221,15 @@ def test_a_text_that_only_looks_like_an_escaped_nul_is_accepted():
 
 def test_openais_bookkeeping_is_taken_and_not_passed_on():
     fields = {"store": True, "metadata": {"a": "b"}, "service_tier": "auto", "safety_identifier": "s", "user": "u"}
-    assert json.loads(read(Kind.CHAT, **fields).engine_body("x", confidence=False)) == {"model": "x", "messages": USER}
+    assert json.loads(read(Kind.CHAT, **fields).engine_body("x", confidence=False, tenant=None)) == {
+        "model": "x",
+        "messages": USER,
+    }
 
 
 def test_log_probabilities_are_asked_for_only_where_they_are_cheap():
     def asked(kind: Kind, **fields) -> object:
-        return json.loads(read(kind, **fields).engine_body("x", confidence=True)).get("logprobs")
+        return json.loads(read(kind, **fields).engine_body("x", confidence=True, tenant=None)).get("logprobs")
 
     assert asked(Kind.CHAT) is True
     assert asked(Kind.COMPLETION) == 0

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from service.core.records import Scope
+
 ADAPTER = "support@111111111111"
 CHAT = {"model": "support", "messages": [{"role": "user", "content": "Where is it?"}]}
 
@@ -294,3 +296,39 @@ async def test_many_at_once(world):
         replies = await asyncio.gather(*(http.post("/v1/chat/completions", json=CHAT) for _ in range(60)))
     assert {r.status_code for r in replies} == {200}
     assert len({r.headers["x-request-id"] for r in replies}) == 60
+
+
+async def test_a_trace_context_travels_on_and_a_malformed_one_does_not(world):
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    async with world.client() as http:
+        await http.post("/v1/chat/completions", json=CHAT, headers={"traceparent": parent, "tracestate": "a=1"})
+        await http.post("/v1/chat/completions", json=CHAT, headers={"traceparent": "00-0-0-01", "tracestate": "a=1"})
+        await http.post(
+            "/v1/chat/completions", json=CHAT, headers={"traceparent": f"00-{'0' * 32}-00f067aa0ba902b7-01"}
+        )
+    told = [(h.get("traceparent"), h.get("tracestate")) for h in world.engine.headers]
+    assert told == [(parent, "a=1"), (None, None), (None, None)]
+
+
+async def test_tenants_share_no_prefix_cache_and_cannot_choose_its_salt(make_world, key_of):
+    world = await make_world(keys=[key_of("ann", Scope.INFER), key_of("bob", Scope.INFER)])
+    for name in ("ann", "bob", "nobody"):
+        async with world.client(headers={"authorization": f"Bearer {name}"}) as http:
+            await http.post("/v1/chat/completions", json=CHAT)
+            chosen = await http.post("/v1/chat/completions", json={**CHAT, "cache_salt": "bob"})
+            assert chosen.status_code == 400
+    assert [asked.get("cache_salt") for asked in world.engine.requests] == ["ann", "bob", None]
+
+
+async def test_the_turns_of_a_conversation_meet_one_engine(make_world):
+    world = await make_world(engines=3)
+    async with world.client() as http:
+        for n in range(12):
+            turn = [{"role": "user", "content": f"Hello {n}"}]
+            for _ in range(3):
+                await http.post("/v1/chat/completions", json={"model": "support", "messages": turn})
+                turn = [*turn, {"role": "assistant", "content": "Hi."}, {"role": "user", "content": "More."}]
+    met = [{asked["messages"][0]["content"] for asked in engine.requests} for engine in world.engines]
+    assert sum(map(len, met)) == 12
+    assert sum(len(engine.requests) for engine in world.engines) == 36
+    assert sum(bool(one) for one in met) > 1
