@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
+from random import Random
+from statistics import fmean, median, quantiles
 from tempfile import TemporaryDirectory
 
 from rich.console import Console
@@ -35,45 +36,59 @@ def lone_ms(url: str, models: Sequence[str], tokens: int) -> float:
 
 
 def measure(engines: dict[str, str], rounds: int, tokens: int) -> Table:
-    """Medians over interleaved rounds; a ratio is the median of each round's own."""
+    """Interleaved rounds, the order turning; a ratio compares the means over all rounds."""
     arms = [(engine, traffic) for engine in engines for traffic in TRAFFIC]
     speeds: dict[tuple[str, str], list[float]] = {arm: [] for arm in arms}
     waits: dict[tuple[str, str], list[float]] = {arm: [] for arm in arms}
-    for number in range(rounds + 1):
-        for engine, traffic in arms if number % 2 else reversed(arms):
-            speed = tokens_per_s(engines[engine], TRAFFIC[traffic], tokens)
-            wait = lone_ms(engines[engine], TRAFFIC[traffic], tokens)
-            if number:  # the first round warms up
-                speeds[engine, traffic].append(speed)
-                waits[engine, traffic].append(wait)
-    table = Table("engine", "requests for", "tokens/s", "of base", "best rounds", "one request, ms")
+    for number in range(rounds):
+        for engine, url in engines.items():
+            for models in TRAFFIC.values():  # an engine that stood by has gone cold
+                tokens_per_s(url, models, tokens // 4)
+            for traffic in (*TRAFFIC, *TRAFFIC)[number % len(TRAFFIC) :][: len(TRAFFIC)]:
+                speeds[engine, traffic].append(tokens_per_s(url, TRAFFIC[traffic], tokens))
+                if number % 3 == 0:
+                    waits[engine, traffic].append(lone_ms(url, TRAFFIC[traffic], tokens))
+    table = Table("engine", "requests for", "tokens/s", "of base (95% interval)", "one request, ms")
     for engine, traffic in arms:
         here, base = speeds[engine, traffic], speeds[engine, "base model"]
-        ratio = median(one / other for one, other in zip(here, base, strict=True))
+        low, high = interval(here, base)
         table.add_row(
             engine,
             traffic,
-            f"{median(here):,.0f}",
-            f"{ratio:.2f}x",
-            f"{max(here) / max(base):.2f}x",
+            f"{fmean(here):,.0f}",
+            f"{fmean(here) / fmean(base):.2f}x ({low:.2f} to {high:.2f})",
             f"{median(waits[engine, traffic]):.0f}",
         )
     return table
 
 
+def interval(here: Sequence[float], base: Sequence[float], resamples: int = 2000) -> tuple[float, float]:
+    """Of the ratio of means, by resampling whole rounds (the percentile bootstrap; Efron, 1979)."""
+    draw, rounds = Random(0), range(len(here))
+    ratios = []
+    for _ in range(resamples):
+        chosen = [draw.choice(rounds) for _ in rounds]
+        ratios.append(sum(here[n] for n in chosen) / sum(base[n] for n in chosen))
+    cuts = quantiles(ratios, n=40)
+    return cuts[0], cuts[-1]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--tokens", type=int, default=32, help="length of each reply")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--tokens", type=int, default=64, help="length of each reply")
+    parser.add_argument("--rank", type=int, default=16, choices=(8, 16, 32), help="of the adapters")
     options = parser.parse_args()
     with TemporaryDirectory() as name, ExitStack() as stack, ThreadPoolExecutor() as pool:
-        folder = Path(name)
+        folder, rank = Path(name), options.rank
         model = save_model(folder / "base")
-        adapters = {name: save_adapter(folder / name, model, seed=seed) for seed, name in enumerate(ADAPTERS, 1)}
+        adapters = {
+            name: save_adapter(folder / name, model, seed=seed, rank=rank) for seed, name in enumerate(ADAPTERS, 1)
+        }
         servers = {
-            "plugin": vllm_server(model, adapters, folder / "plugin.log"),
+            "plugin": vllm_server(model, adapters, folder / "plugin.log", rank=rank),
             "stock": vllm_server(
-                model, adapters, folder / "stock.log", environment={"VLLM_PLUGINS": "trimtab_cpu_wait"}
+                model, adapters, folder / "stock.log", environment={"VLLM_PLUGINS": "trimtab_cpu_wait"}, rank=rank
             ),
         }
         urls = pool.map(stack.enter_context, servers.values())

@@ -31,12 +31,13 @@ def vllm_server(
     flags: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
     start_s: float = 180,
+    rank: int = 16,
 ) -> Iterator[str]:
     """Yield the URL of a healthy vLLM that serves `model` as `base` and each adapter by its name."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    lora = ["--enable-lora", "--max-lora-rank=16", f"--max-loras={len(adapters)}", "--lora-modules"]
+    lora = ["--enable-lora", f"--max-lora-rank={rank}", f"--max-loras={len(adapters)}", "--lora-modules"]
     lora += [f"{name}={path}" for name, path in adapters.items()]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += [f"--model={model}", "--served-model-name=base", f"--port={port}"]

@@ -29,6 +29,7 @@ class Rows:
     def __init__(self, slots: Tensor) -> None:
         distinct = set(slots.tolist())
         self.slots = slots
+        self.count, self.address = len(slots), slots.data_ptr()
         self.active = frozenset(slot for slot in distinct if slot >= 0)
         self.uniform: Slots = tuple(self.active) if len(distinct) == 1 else ()
         self.buffers: dict[tuple[int, int, bool], Tensor] = {}
@@ -81,13 +82,13 @@ class Packed:
 
     def __init__(self, stacked: Stacked) -> None:
         self._stacked = stacked
-        self._versions: list[int] = []
+        self._version = -1
 
     def refresh(self) -> None:
-        """Forget what was packed, if vLLM wrote to the stacked weights since."""
-        versions = [weight._version for weight in self._stacked]
-        if versions != self._versions:
-            self._versions = versions
+        """Forget what was packed, if vLLM wrote to the weights since: it writes to all of a layer's at once."""
+        version = self._stacked[0]._version + self._stacked[-1]._version
+        if version != self._version:
+            self._version = version
             self._gemms: dict[tuple[Any, Slots], Gemm] = {}
             self._kernel: Kernel | None = None
             nonzero = torch.stack([weight.flatten(1).any(dim=1) for weight in self._stacked])
@@ -129,7 +130,7 @@ class DensePunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._tokens = self._requests = Rows(torch.empty(0, dtype=torch.long))
-        self._packed: dict[tuple[int, int], Packed] = {}
+        self._packed: dict[tuple[int, bool], Packed] = {}
 
     def update_metadata(self, mapping: Any, *args: Any, **kwargs: Any) -> None:
         # Not what else vLLM derives of a prompt's rows: that is for its own kernels, and costs a tenth of a step.
@@ -202,13 +203,13 @@ class DensePunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         self._expand(y, torch.cat(tuple(x), dim=1), lora_b_stacked, add_inputs)
 
     def _apply(self, y: Tensor, x: Tensor, a: Stacked, b: Stacked, scale: float, rows: Rows, add: bool) -> None:
-        layer = self._of((*a, *b))
+        layer = self._of(a, b)
         slots = layer.slots(rows)
         if not slots:
             return
         kernel = layer.kernel(a, b)
-        if add and len(x) == len(rows.slots) and kernel.takes(y, x):
-            kernel(y, x, rows.slots, scale)
+        if add and kernel.takes(y, x, rows.count):
+            kernel(y, x, rows.count, rows.address, scale)
             return
         h = layer.gemm(pack_a, a, slots)(x.to(a[0].dtype), rows)
         rows.mask(h, slots)
@@ -223,12 +224,12 @@ class DensePunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
             rows.mask(h, slots)
             write(y, layer.gemm(pack_b, b, slots)(h, rows), rows, slots, add)
 
-    def _of(self, stacked: Stacked) -> Packed:
+    def _of(self, stacked: Stacked, others: Stacked = ()) -> Packed:
         """What is packed of these weights; it holds them, so that their id is never another's."""
-        key = id(stacked[0]), len(stacked)
+        key = id(stacked[0]), bool(others)
         packed = self._packed.get(key)
         if packed is None:
-            packed = self._packed[key] = Packed(stacked)
+            packed = self._packed[key] = Packed((*stacked, *others))
         packed.refresh()
         return packed
 

@@ -139,30 +139,39 @@ def change(
             filled = 0
 
 
+def rank_in_use(a: Stacked) -> int:
+    """The highest rank of any slot, in whole groups; the engine pads adapters of lower ranks with zeros."""
+    used = torch.stack([part.any(dim=3).flatten(0, 1).any(dim=0) for part in a]).any(dim=0).nonzero()
+    return min(a[0].shape[2], GROUP * (int(used.max()) // GROUP + 1)) if len(used) else GROUP
+
+
 class Kernel:
     """One layer's adapters in the order in which `change` reads them; for `a` and `b` see `dense_lora`."""
 
     def __init__(self, a: Stacked, b: Stacked) -> None:
-        slots, _, rank, width = a[0].shape
-        self._a = torch.cat([part[:, 0] for part in a], dim=1)
-        self._b = torch.cat([part[:, 0].transpose(1, 2) for part in b], dim=2).contiguous()
+        slots, _, padded, width = a[0].shape
+        rank = rank_in_use(a)
+        self._a = torch.cat([part[:, 0, :rank] for part in a], dim=1)
+        self._b = torch.cat([part[:, 0, :, :rank].transpose(1, 2) for part in b], dim=2).contiguous()
         self._ends = torch.tensor([0] + [part.shape[2] for part in b]).cumsum(0)
         self._weights = self._a.data_ptr(), self._b.data_ptr(), self._ends.data_ptr()
         self._shape = slots, len(a), rank, width
+        self._width = width
         self._stride = self._b.shape[2], 1
         self._most = LIMIT // (rank * (len(a) * width + self._b.shape[2]))
-        if rank % GROUP or {part.dtype for part in (*a, *b)} != {torch.bfloat16}:
+        if padded % GROUP or {part.dtype for part in (*a, *b)} != {torch.bfloat16}:
             self._most = 0
 
-    def takes(self, y: Tensor, x: Tensor) -> bool:
-        """Whether `y [rows, out]` and `x [rows, in]` are of few rows, and laid out as the kernel reads them."""
+    def takes(self, y: Tensor, x: Tensor, count: int) -> bool:
+        """Whether `x [rows, in]` is `count` rows, few enough, laid out with `y [rows, out]` as the kernel reads."""
         return (
-            len(x) <= self._most
+            count <= self._most
+            and x.shape == (count, self._width)
             and x.dtype is y.dtype is torch.bfloat16
             and x.is_contiguous()
             and y.stride() == self._stride
         )
 
-    def __call__(self, y: Tensor, x: Tensor, used: Tensor, scale: float) -> None:
-        """Change `y` in place, by what slots `used [rows]`, int64, make of `x`; -1 leaves a row alone."""
-        change(y.data_ptr(), x.data_ptr(), used.data_ptr(), *self._weights, len(x), *self._shape, scale)
+    def __call__(self, y: Tensor, x: Tensor, count: int, used_at: int, scale: float) -> None:
+        """Change `y` in place, by what the slots at address `used_at`, int64, make of `x`; -1 leaves a row alone."""
+        change(y.data_ptr(), x.data_ptr(), used_at, *self._weights, count, *self._shape, scale)
