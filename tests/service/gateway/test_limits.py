@@ -82,9 +82,9 @@ async def test_over_http_a_key_is_told_what_is_left_and_refused_as_the_sdk_expec
     assert [reply.headers["x-ratelimit-remaining-requests"] for reply in replies] == ["1", "0", "0"]
     assert int(replies[2].headers["retry-after"]) >= 1
     assert len(world.engine.requests) == 2
-    client = openai.AsyncOpenAI(base_url=f"{world.url}/v1", api_key="secret", max_retries=0)
-    with pytest.raises(openai.RateLimitError, match="2 requests a minute"):
-        await client.chat.completions.create(**CHAT)
+    async with openai.AsyncOpenAI(base_url=f"{world.url}/v1", api_key="secret", max_retries=0) as client:
+        with pytest.raises(openai.RateLimitError, match="2 requests a minute"):
+            await client.chat.completions.create(**CHAT)
     async with world.client(headers={"authorization": "Bearer other"}) as http:
         reply = await http.post("/v1/chat/completions", json=CHAT)
     assert reply.status_code == 200
