@@ -37,7 +37,7 @@ DROPPED = 0.15
 GOLDEN_SIZE = 300
 PLOT = Plot(ALIAS, reference_size=300, current_size=100, judged=300, novel_ratio=0.6, patience_s=400.0)
 SIZES = {
-    "retrain": {"min_new_examples": 1200, "max_seconds": 200.0, "epochs": 6, "dropout": 0.05},
+    "retrain": {"rank": 16, "alpha": 32, "min_new_examples": 1200, "max_seconds": 200.0, "epochs": 6, "dropout": 0.05},
     "promotion": {"min_pairs": 40, "watch_s": 600.0, "cooldown_s": 5.0, "golden_margin": 0.03},
 }
 
