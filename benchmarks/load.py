@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -40,7 +41,7 @@ async def run_load(url: str, body: dict[str, Any], *, connections: int, seconds:
     clients = [_Client(head.encode() + payload, started + seconds) for _ in range(connections)]
     loop = asyncio.get_running_loop()
     for client in clients:
-        await loop.create_connection(lambda c=client: c, parts.hostname or "127.0.0.1", parts.port or 80)  # type: ignore[misc]
+        await loop.create_connection(partial(next, iter((client,))), parts.hostname or "127.0.0.1", parts.port or 80)
     await asyncio.gather(*(client.over for client in clients))
     latencies = sorted(latency for client in clients for latency in client.latencies)
     return Load(tuple(latencies), perf_counter() - started, sum(client.failed for client in clients))

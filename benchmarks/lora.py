@@ -23,6 +23,13 @@ ADAPTERS = ("one", "two", "three")
 TRAFFIC = {"base model": ("base",), "1 adapter": ("one",), "3 adapters + base": ("base", *ADAPTERS)}
 CONCURRENCY = 32
 
+SHAPES = {
+    "256x8": "what the demo serves",
+    "256x16": "the default of `retrain.rank`",
+    "1024x16": "nearer to a real model",
+}
+"""Width of the base model x rank of the adapters."""
+
 
 def tokens_per_s(url: str, models: Sequence[str], tokens: int) -> float:
     lines = texts(2 * CONCURRENCY)
@@ -73,11 +80,11 @@ def interval(here: Sequence[float], base: Sequence[float], resamples: int = 2000
     return cuts[0], cuts[-1]
 
 
-def compare(rank: int, rounds: int, tokens: int) -> Table:
-    """Both engines on adapters of one rank."""
+def compare(width: int, rank: int, rounds: int, tokens: int) -> Table:
+    """Both engines on one base model and adapters of one rank."""
     with TemporaryDirectory() as name, ExitStack() as stack, ThreadPoolExecutor() as pool:
         folder = Path(name)
-        model = save_model(folder / "base")
+        model = save_model(folder / "base", width=width)
         adapters = {
             name: save_adapter(folder / name, model, seed=seed, rank=rank) for seed, name in enumerate(ADAPTERS, 1)
         }
@@ -94,11 +101,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--tokens", type=int, default=64, help="length of each reply")
-    parser.add_argument("--rank", type=int, action="append", choices=(8, 16, 32), help="of the adapters; 8 and 16")
+    parser.add_argument(
+        "--shape", action="append", metavar="WIDTHxRANK", help=f"of the model and its adapters; {', '.join(SHAPES)}"
+    )
     options = parser.parse_args()
-    for rank in options.rank or (8, 16):  # what the demo trains, and the default of `retrain.rank`
-        table = compare(rank, options.rounds, options.tokens)
-        table.title = f"adapters of rank {rank} on every layer, 256 wide"
+    for shape in options.shape or SHAPES:
+        width, rank = map(int, shape.split("x"))
+        table = compare(width, rank, options.rounds, options.tokens)
+        table.title = f"adapters of rank {rank} on every layer of a model {width} wide: {SHAPES.get(shape, 'as asked')}"
         Console().print(table)
 
 

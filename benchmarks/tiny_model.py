@@ -1,4 +1,4 @@
-"""A random Qwen3 of about 4 M parameters and random LoRA adapters for it, made in a second.
+"""A random Qwen3, of about 4 M parameters unless it is wider, and random LoRA adapters for it, made in a second.
 
 Random weights are a hard case for equality tests: near-ties between tokens are common, so a wrong
 bit anywhere shows in the greedy replies.
@@ -16,16 +16,16 @@ CHAT_TEMPLATE = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def save_model(folder: Path, *, seed: int = 0) -> Path:
+def save_model(folder: Path, *, seed: int = 0, width: int = 256) -> Path:
     """Write the base model and its byte-level tokenizer in Hugging Face's layout, bfloat16."""
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=VOCAB,
-        hidden_size=256,
-        intermediate_size=768,
+        hidden_size=width,
+        intermediate_size=3 * width,
         num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=width // 64,
+        num_key_value_heads=width // 128,
         head_dim=64,
         max_position_embeddings=1024,
         tie_word_embeddings=True,

@@ -208,7 +208,7 @@ class DensePunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
         if not slots:
             return
         kernel = layer.kernel(a, b)
-        if add and kernel.takes(y, x, rows.count):
+        if add and kernel.takes(y, x, rows.count, len(slots)):
             kernel(y, x, rows.count, rows.address, scale)
             return
         h = layer.gemm(pack_a, a, slots)(x.to(a[0].dtype), rows)

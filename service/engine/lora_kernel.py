@@ -30,46 +30,46 @@ MATH = {"reassoc", "contract", "nsz"}
 Stacked = tuple[Tensor, ...]
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def as_pointer(_: Any, address: Any) -> Any:
     return types.voidptr(address), lambda _c, build, _s, args: build.inttoptr(args[0], ir.IntType(8).as_pointer())
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def as_bits(_: Any, value: Any) -> Any:
     return types.uint32(types.float32), lambda _c, build, _s, args: build.bitcast(args[0], ir.IntType(32))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def as_float(_: Any, bits: Any) -> Any:
     return types.float32(types.uint32), lambda _c, build, _s, args: build.bitcast(args[0], ir.FloatType())
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")
 def widen(half: Any) -> Any:
     return as_float(np.uint32(half) << SHIFT)
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")
 def rounded(value: Any) -> Any:
     """The bits of `value` in bfloat16, to nearest even, in the upper half."""
     bits = as_bits(value)
     return (bits + HALF + ((bits >> SHIFT) & TIE)) & UPPER
 
 
-@njit(void(float32[::1], uint16[::1]), inline="never")  # type: ignore[untyped-decorator]
+@njit(void(float32[::1], uint16[::1]), inline="never")
 def load(to: Any, row: Any) -> None:
     for i in range(to.shape[0]):
         to[i] = widen(row[i])
 
 
-@njit(void(uint16[::1], float32[::1]), inline="never")  # type: ignore[untyped-decorator]
+@njit(void(uint16[::1], float32[::1]), inline="never")
 def add(row: Any, change: Any) -> None:
     for o in range(change.shape[0]):
         row[o] = np.uint16(rounded(widen(row[o]) + as_float(rounded(change[o]))) >> SHIFT)
 
 
-@njit(void(float32[:, ::1], float32[:, ::1], uint16[:, ::1], float32), fastmath=MATH, inline="never")  # type: ignore[untyped-decorator]
+@njit(void(float32[:, ::1], float32[:, ::1], uint16[:, ::1], float32), fastmath=MATH, inline="never")
 def shrink(h: Any, x: Any, a: Any, scale: Any) -> None:
     """h [GROUP, K] = scale * x [GROUP, in] @ a [K, in].T"""
     x0, x1, x2, x3 = x[0], x[1], x[2], x[3]
@@ -86,7 +86,7 @@ def shrink(h: Any, x: Any, a: Any, scale: Any) -> None:
         h[2, k], h[3, k] = as_float(rounded(s2)) * scale, as_float(rounded(s3)) * scale
 
 
-@njit(void(float32[:, ::1], float32[:, ::1], uint16[:, ::1], int64, int64, int64), fastmath=MATH, inline="never")  # type: ignore[untyped-decorator]
+@njit(void(float32[:, ::1], float32[:, ::1], uint16[:, ::1], int64, int64, int64), fastmath=MATH, inline="never")
 def expand(y: Any, h: Any, b: Any, k: Any, start: Any, end: Any) -> None:
     """y [GROUP, start:end] += h [GROUP, k:] @ b [rank, start:end]"""
     y0, y1, y2, y3 = y[0, start:end], y[1, start:end], y[2, start:end], y[3, start:end]
@@ -104,7 +104,7 @@ def expand(y: Any, h: Any, b: Any, k: Any, start: Any, end: Any) -> None:
             y3[o] += (t0 * w0 + t1 * w1) + (t2 * w2 + t3 * w3)
 
 
-@njit(void(*[int64] * 11, float32), error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(void(*[int64] * 11, float32), error_model="numpy")
 def change(
     y_at: Any, x_at: Any, used_at: Any, a_at: Any, b_at: Any, ends_at: Any,
     rows: Any, slots: Any, slices: Any, rank: Any, width: Any, scale: Any,
@@ -150,6 +150,9 @@ class Kernel:
 
     def __init__(self, a: Stacked, b: Stacked) -> None:
         slots, _, padded, width = a[0].shape
+        self._most = 0
+        if padded % GROUP or {part.dtype for part in (*a, *b)} != {torch.bfloat16}:
+            return
         rank = rank_in_use(a)
         self._a = torch.cat([part[:, 0, :rank] for part in a], dim=1)
         self._b = torch.cat([part[:, 0, :, :rank].transpose(1, 2) for part in b], dim=2).contiguous()
@@ -159,13 +162,13 @@ class Kernel:
         self._width = width
         self._stride = self._b.shape[2], 1
         self._most = LIMIT // (rank * (len(a) * width + self._b.shape[2]))
-        if padded % GROUP or {part.dtype for part in (*a, *b)} != {torch.bfloat16}:
-            self._most = 0
 
-    def takes(self, y: Tensor, x: Tensor, count: int) -> bool:
-        """Whether `x [rows, in]` is `count` rows, few enough, laid out with `y [rows, out]` as the kernel reads."""
+    def takes(self, y: Tensor, x: Tensor, count: int, slots: int) -> bool:
+        """Whether `x [rows, in]` is `count` rows, few enough, laid out with `y [rows, out]` as the kernel reads.
+
+        The matmuls would compute each row for every one of `slots`, the kernel for its own only."""
         return (
-            count <= self._most
+            count <= self._most * slots
             and x.shape == (count, self._width)
             and x.dtype is y.dtype is torch.bfloat16
             and x.is_contiguous()

@@ -155,8 +155,8 @@ def test_an_adapter_costs_little_throughput(engines: Engines) -> None:
     for _ in range(2):
         stock = max(stock, tokens_per_s(engines.stock, "one"))
     told = f"tokens/s: base {base:.0f}, adapter {adapter:.0f}, adapter in the stock path {stock:.0f}"
-    assert adapter > 0.5 * base, told
-    assert adapter > 1.3 * stock, told
+    assert adapter > 0.65 * base, told
+    assert adapter > 1.5 * stock, told
 
 
 def test_a_lone_request_is_no_slower_than_in_the_stock_path(engines: Engines) -> None:

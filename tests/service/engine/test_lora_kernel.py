@@ -51,7 +51,7 @@ def seeded() -> None:
 def test_each_row_is_changed_by_its_own_slot_only(used: list[int], scale: float) -> None:
     x, y, (a, b) = torch.randn(len(used), WIDTH).bfloat16(), torch.randn(len(used), sum(OUTS)).bfloat16(), stacked()
     want, kernel = expected(y, x, a, b, used, scale), Kernel(a, b)
-    assert kernel.takes(y, x, len(x))
+    assert kernel.takes(y, x, len(x), 1)
     apply(kernel, y, x, used, scale)
     # Sums in another order may round the other way: one unit in the last place of h or of the result.
     torch.testing.assert_close(y, want, rtol=2**-7, atol=0.06)
@@ -81,19 +81,21 @@ def test_it_takes_few_rows_of_plain_bfloat16_only() -> None:
     kernel = Kernel(a, b)
     most = LIMIT // (RANK * (len(OUTS) * WIDTH + sum(OUTS)))
     x, y = torch.zeros(most, WIDTH).bfloat16(), torch.zeros(most, sum(OUTS)).bfloat16()
-    assert kernel.takes(y, x, len(x))
-    assert not kernel.takes(torch.cat([y, y[:1]]), torch.cat([x, x[:1]]), most + 1)
-    assert not kernel.takes(y, x, most - 1)
-    assert not kernel.takes(y.float(), x, most)
-    assert not kernel.takes(y, x.float(), most)
-    assert not kernel.takes(y, x.t().contiguous().t(), most)
-    assert not kernel.takes(torch.zeros(most, 40).bfloat16()[:, : sum(OUTS)], x, most)
+    assert kernel.takes(y, x, len(x), 1)
+    one_more = torch.cat([y, y[:1]]), torch.cat([x, x[:1]]), most + 1
+    assert not kernel.takes(*one_more, 1)
+    assert kernel.takes(*one_more, 2), "for which the matmuls would compute twice as much"
+    assert not kernel.takes(y, x, most - 1, 1)
+    assert not kernel.takes(y.float(), x, most, 1)
+    assert not kernel.takes(y, x.float(), most, 1)
+    assert not kernel.takes(y, x.t().contiguous().t(), most, 1)
+    assert not kernel.takes(torch.zeros(most, 40).bfloat16()[:, : sum(OUTS)], x, most, 1)
 
 
 @pytest.mark.parametrize(("rank", "dtype"), [(1, torch.bfloat16), (8, torch.float16), (8, torch.float32)])
 def test_other_ranks_and_types_are_left_to_the_matmuls(rank: int, dtype: torch.dtype) -> None:
     a, b = (tuple(part.to(dtype) for part in side) for side in stacked(rank=rank))
-    assert not Kernel(a, b).takes(torch.zeros(1, sum(OUTS)).bfloat16(), torch.zeros(1, WIDTH).bfloat16(), 1)
+    assert not Kernel(a, b).takes(torch.zeros(1, sum(OUTS)).bfloat16(), torch.zeros(1, WIDTH).bfloat16(), 1, 1)
 
 
 @pytest.mark.parametrize(("rank", "computed"), [(0, 4), (1, 4), (4, 4), (5, 8), (8, 8)])
