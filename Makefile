@@ -8,10 +8,10 @@ bin := $(VENV)/bin
 python := $(shell $(PYTHON) -c '' 2>/dev/null && echo $(PYTHON) || echo python3)
 installed := $(VENV)/.installed-$(shell cat requirements/cpu.lock pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: help demo serve test lint bench dashboards install lock clean
+.PHONY: help demo serve test soak lint bench bench-gateway dashboards install lock clean
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
 
 demo: install ## play a day of a support desk: serve, drift, retrain, promote
 	$(bin)/python -m demo
@@ -22,6 +22,9 @@ serve: install ## serve what trimtab.yaml says
 test: install ## unit, integration, and the real end-to-end loop
 	$(bin)/python -m pytest
 
+soak: install ## overload, hostility and failures in full, with figures (minutes)
+	TRIMTAB_SOAK=1 $(bin)/python -m pytest -s -m soak
+
 lint: install ## ruff, mypy, import contracts
 	$(bin)/ruff check .
 	$(bin)/ruff format --check .
@@ -30,6 +33,9 @@ lint: install ## ruff, mypy, import contracts
 
 bench: install ## every row of the scorecard
 	$(bin)/python -m benchmarks
+
+bench-gateway: install ## the gateway beside LiteLLM, TensorZero and nginx (they are installed on first use)
+	$(bin)/python -m benchmarks.gateway
 
 dashboards: install ## generate the Grafana dashboard from Python
 	$(bin)/python -m dashboards.build

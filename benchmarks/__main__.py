@@ -9,7 +9,10 @@ import sys
 ROWS = {
     "base": "benchmarks.base_model",
     "gateway": "benchmarks.gateway",
+    "mirror": "benchmarks.mirror",
+    "hot-swap": "benchmarks.hot_swap",
     "lora": "benchmarks.lora",
+    "promotion": "benchmarks.promotion",
     "recover": "benchmarks.recover",
     "clinc": "benchmarks.clinc",
 }

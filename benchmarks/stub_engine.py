@@ -3,6 +3,7 @@
     python -m benchmarks.stub_engine --port 8001 [--tokens 16] [--gap-ms 0]
 
 One asyncio protocol without a framework, so that in a comparison the thing compared is the bottleneck and not this.
+`POST /pace {"tokens": 64, "gap_ms": 20}` changes how the requests from then on are answered.
 """
 
 from __future__ import annotations
@@ -10,19 +11,30 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from functools import lru_cache
 from typing import Any, cast
 
 import uvloop
 
 WORDS = ("The", " order", " left", " our", " house", " today", " and", " will", " be", " there", " on", " Friday", ".")
 
+MODELS = {"object": "list", "data": [{"id": "base", "object": "model"}]}
+"""What every GET gets: the list of models, which as a health check's reply is as good as any."""
 
-class StubProtocol(asyncio.Protocol):
-    """HTTP/1.1 with keep-alive and content-length bodies; POST anything under /v1."""
+
+class Pace:
+    """How replies are given: so many tokens; in streams with `gap_s` between the times at which two are due."""
 
     def __init__(self, tokens: int, gap_s: float) -> None:
-        self._tokens = tokens
-        self._gap_s = gap_s
+        self.tokens = tokens
+        self.gap_s = gap_s
+
+
+class StubProtocol(asyncio.Protocol):
+    """HTTP/1.1 with keep-alive and content-length bodies."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
         self._stream: asyncio.Task[None] | None = None
@@ -44,27 +56,42 @@ class StubProtocol(asyncio.Protocol):
                 return
             body = bytes(self._buffer[end + 4 : end + 4 + length])
             del self._buffer[: end + 4 + length]
-            self._answer(json.loads(body) if body else {}, chat=b"chat" in head.split(b"\r\n", 1)[0])
+            self._answer(head.split(b"\r\n", 1)[0], json.loads(body) if body else {})
 
-    def _answer(self, asked: dict[str, Any], *, chat: bool) -> None:
+    def _answer(self, request_line: bytes, asked: dict[str, Any]) -> None:
+        if request_line.startswith(b"get "):
+            self._answer_json(MODELS)
+        elif b" /pace " in request_line:
+            self._pace.tokens, self._pace.gap_s = asked["tokens"], asked["gap_ms"] / 1000
+            self._answer_json({})
+        elif asked.get("stream"):
+            self._stream = asyncio.ensure_future(self._answer_stream(asked, chat=b"chat" in request_line))
+        else:
+            self._answer_json(whole(asked, self._pace.tokens, chat=b"chat" in request_line))
+
+    def _answer_json(self, content: dict[str, Any]) -> None:
         assert self._transport is not None
-        if asked.get("stream"):
-            self._stream = asyncio.ensure_future(self._answer_stream(asked, chat=chat))
-            return
-        body = _dumps(whole(asked, self._tokens, chat=chat))
+        body = _dumps(content)
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
         self._transport.write(head + body)
 
     async def _answer_stream(self, asked: dict[str, Any], *, chat: bool) -> None:
         assert self._transport is not None
+        loop = asyncio.get_running_loop()
+        tokens, gap_s = self._pace.tokens, self._pace.gap_s
+        model = str(asked.get("model"))
+        with_logprobs = asked.get("logprobs") not in (None, False)
         self._transport.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
         )
-        for event in events(asked, self._tokens, chat=chat):
-            data = b"data: " + event + b"\n\n"
-            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-            await asyncio.sleep(self._gap_s)
-        self._transport.write(b"0\r\n\r\n")
+        started = loop.time()
+        for number in range(tokens):
+            word, last = WORDS[number % len(WORDS)], number == tokens - 1
+            self._transport.write(_framed(event(model, word, last, with_logprobs, chat)))
+            await asyncio.sleep(max(0.0, started + (number + 1) * gap_s - loop.time()))
+        if (asked.get("stream_options") or {}).get("include_usage"):
+            self._transport.write(_framed(_dumps({**_head(model, chat), "choices": [], "usage": _usage(tokens)})))
+        self._transport.write(_framed(b"[DONE]") + b"0\r\n\r\n")
 
 
 def whole(asked: dict[str, Any], tokens: int, *, chat: bool) -> dict[str, Any]:
@@ -72,40 +99,25 @@ def whole(asked: dict[str, Any], tokens: int, *, chat: bool) -> dict[str, Any]:
     words = [WORDS[i % len(WORDS)] for i in range(tokens)]
     text = "".join(words)
     said: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-    choice = {"index": 0, **said, "logprobs": logprobs(asked, words, chat=chat), "finish_reason": "stop"}
-    usage = {"prompt_tokens": 20, "total_tokens": 20 + tokens, "completion_tokens": tokens}
+    wanted = asked.get("logprobs") not in (None, False)
+    told = logprobs(words, chat=chat) if wanted else None
+    choice = {"index": 0, **said, "logprobs": told, "finish_reason": "stop"}
     kind = "chat.completion" if chat else "text_completion"
-    return {
-        "id": "stub",
-        "object": kind,
-        "created": 1,
-        "model": asked.get("model"),
-        "choices": [choice],
-        "usage": usage,
-    }
-
-
-def events(asked: dict[str, Any], tokens: int, *, chat: bool) -> list[bytes]:
-    """The payloads of a streamed reply, one token each."""
-    kind = "chat.completion.chunk" if chat else "text_completion"
     head = {"id": "stub", "object": kind, "created": 1, "model": asked.get("model")}
-    out = []
-    for number in range(tokens):
-        word = WORDS[number % len(WORDS)]
-        said: dict[str, Any] = {"delta": {"content": word}} if chat else {"text": word}
-        finish = "stop" if number == tokens - 1 else None
-        choice = {"index": 0, **said, "logprobs": logprobs(asked, [word], chat=chat), "finish_reason": finish}
-        out.append(_dumps({**head, "choices": [choice]}))
-    if (asked.get("stream_options") or {}).get("include_usage"):
-        usage = {"prompt_tokens": 20, "total_tokens": 20 + tokens, "completion_tokens": tokens}
-        out.append(_dumps({**head, "choices": [], "usage": usage}))
-    return [*out, b"[DONE]"]
+    return {**head, "choices": [choice], "usage": _usage(tokens)}
 
 
-def logprobs(asked: dict[str, Any], words: list[str], *, chat: bool) -> dict[str, Any] | None:
-    """As vLLM writes them, when they were asked for."""
-    if asked.get("logprobs") in (None, False):
-        return None
+@lru_cache(maxsize=256)
+def event(model: str, word: str, last: bool, with_logprobs: bool, chat: bool) -> bytes:
+    """One token of a streamed reply as JSON; kept, since in a comparison the stub's own work is not the subject."""
+    said: dict[str, Any] = {"delta": {"content": word}} if chat else {"text": word}
+    told = logprobs([word], chat=chat) if with_logprobs else None
+    choice = {"index": 0, **said, "logprobs": told, "finish_reason": "stop" if last else None}
+    return _dumps({**_head(model, chat), "choices": [choice]})
+
+
+def logprobs(words: list[str], *, chat: bool) -> dict[str, Any]:
+    """As vLLM writes them."""
     if chat:
         entry = [{"token": w, "logprob": -0.25, "bytes": list(w.encode()), "top_logprobs": []} for w in words]
         return {"content": entry}
@@ -118,13 +130,28 @@ def logprobs(asked: dict[str, Any], words: list[str], *, chat: bool) -> dict[str
     }
 
 
+def _head(model: str, chat: bool) -> dict[str, Any]:
+    kind = "chat.completion.chunk" if chat else "text_completion"
+    return {"id": "stub", "object": kind, "created": 1, "model": model}
+
+
+def _usage(tokens: int) -> dict[str, int]:
+    return {"prompt_tokens": 20, "total_tokens": 20 + tokens, "completion_tokens": tokens}
+
+
+def _framed(payload: bytes) -> bytes:
+    """A server-sent event in a chunk of HTTP."""
+    return b"%x\r\ndata: %b\n\n\r\n" % (len(payload) + 8, payload)
+
+
 def _dumps(content: Any) -> bytes:
     return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 async def serve(port: int, tokens: int, gap_s: float) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: StubProtocol(tokens, gap_s), "127.0.0.1", port)
+    pace = Pace(tokens, gap_s)
+    server = await loop.create_server(lambda: StubProtocol(pace), "127.0.0.1", port, backlog=2048)
     print("ready", flush=True)
     await server.serve_forever()
 

@@ -1,0 +1,1 @@
+"""The gateways that ours is compared with; each is installed on first use, into a place of its own."""
