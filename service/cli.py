@@ -14,23 +14,24 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from service.client import Api, show
+from service.client import Api, show, unix_seconds
 from service.core.errors import ConfigError, TrimtabError
 from service.core.records import Scope
 from service.processes import note
 from service.settings import Settings, load_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-adapters = typer.Typer(no_args_is_help=True, help="List, show and add adapters.")
-aliases = typer.Typer(no_args_is_help=True, help="List, show, create and unlatch aliases.")
+adapters = typer.Typer(no_args_is_help=True, help="List, show, add and remove adapters.")
+aliases = typer.Typer(no_args_is_help=True, help="List, show, create and unlatch aliases, and what they served.")
 cycles = typer.Typer(no_args_is_help=True, help="List and show improvement cycles.")
 drift = typer.Typer(no_args_is_help=True, help="Verdicts of the drift worker.")
 keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
+audit = typer.Typer(no_args_is_help=True, help="The audit log.")
 db = typer.Typer(no_args_is_help=True, help="The store's schema.")
 config_app = typer.Typer(no_args_is_help=True, help="The settings in force.")
 for name, group in (
     ("adapters", adapters), ("aliases", aliases), ("cycles", cycles), ("drift", drift),
-    ("keys", keys), ("db", db), ("config", config_app),
+    ("keys", keys), ("audit", audit), ("db", db), ("config", config_app),
 ):  # fmt: skip
     app.add_typer(group, name=name)
 
@@ -117,6 +118,12 @@ def adapters_add(alias: str, folder: Path, config: Config = None, url: Url = Non
     show(Api(_settings(config), url).upload_adapter(alias, folder), as_json)
 
 
+@adapters.command("remove")
+def adapters_remove(adapter: str, config: Config = None, url: Url = None, as_json: Json = False) -> None:
+    """Forget ADAPTER; refused while an alias serves it, would return to it, or a cycle is proving it."""
+    show(Api(_settings(config), url).delete(f"/adapters/{adapter}"), as_json)
+
+
 @aliases.command("list")
 def aliases_list(config: Config = None, url: Url = None, as_json: Json = False) -> None:
     """Aliases with what they serve."""
@@ -139,6 +146,19 @@ def aliases_create(alias: str, config: Config = None, url: Url = None, as_json: 
 def aliases_unlatch(alias: str, config: Config = None, url: Url = None, as_json: Json = False) -> None:
     """Allow cycles again after too many failures."""
     show(Api(_settings(config), url).post(f"/aliases/{alias}/unlatch", {}), as_json)
+
+
+@aliases.command("history")
+def aliases_history(
+    alias: str,
+    at: Annotated[str | None, typer.Option(help="ISO 8601; this machine's time zone where none is given.")] = None,
+    config: Config = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """What ALIAS served, newest first; with --at, what it served then and why."""
+    moment = None if at is None else str(unix_seconds(at))
+    show(Api(_settings(config), url).get(f"/aliases/{alias}/history", at=moment), as_json)
 
 
 @cycles.command("list")
@@ -256,6 +276,32 @@ def keys_revoke(key_id: str, config: Config = None, state_dir: StateDir = None) 
             await store.revoke_key(key_id, now=time.time())
 
     _run(revoke())
+
+
+@audit.command("verify")
+def audit_verify(
+    noted: Annotated[str | None, typer.Option(help="Hash of an earlier head; the log must still hold it.")] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Check that no event was changed, removed, inserted or moved; exit code 1 where one was."""
+
+    async def verify() -> None:
+        from service.bootstrap import opened_store
+
+        async with opened_store(_settings(config, state_dir=state_dir)) as store:
+            found = await store.verify_audit(noted=noted)
+        show(
+            {"ok": found.fault is None, "events": found.events, "head": found.head.hash, "last_event":
+             found.head.event_id, "first_bad_event": found.event_id, "fault": found.fault},
+            as_json,
+        )  # fmt: skip
+        if found.fault is not None:
+            where = f"at event {found.event_id}, " if found.event_id is not None else ""
+            raise TrimtabError(f"The audit log is not what was written: {where}{found.fault}.")
+
+    _run(verify())
 
 
 @db.command("upgrade")

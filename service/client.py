@@ -36,6 +36,9 @@ class Api:
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         return self._ask("POST", path, json=body)
 
+    def delete(self, path: str) -> Any:
+        return self._ask("DELETE", path)
+
     def upload_adapter(self, alias: str, folder: Path) -> Any:
         if not folder.is_dir():
             raise BadRequest(f"There is no folder {folder}; give the folder that holds adapter_config.json.")
@@ -57,6 +60,14 @@ class Api:
         if reply.status_code >= 400:
             raise TrimtabError(_message(reply))
         return reply.json()
+
+
+def unix_seconds(moment: str) -> float:
+    """An ISO 8601 moment; without a time zone it is this machine's."""
+    try:
+        return datetime.fromisoformat(moment).timestamp()
+    except (ValueError, OverflowError) as error:
+        raise BadRequest(f"{moment!r} is not a moment; write it like 2026-11-20T14:05.", param="at") from error
 
 
 def show(data: Any, as_json: bool) -> None:

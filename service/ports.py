@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from service.core.audit import Audit
 from service.core.cycle import CycleState, Trigger
 from service.core.records import (
     Adapter,
@@ -58,6 +59,12 @@ class Registry(Protocol):
     async def adapters(self, alias: str | None = None) -> Sequence[Adapter]:
         """Newest first."""
 
+    async def remove_adapter(
+        self, name: str, *, actor: str, reason: str, now: float, fence: Lease | None = None
+    ) -> None:
+        """Forget an adapter; Conflict while an alias serves it, would return to it or has it in shadow, or while an
+        open cycle is proving it."""
+
     async def set_candidate(
         self, alias: str, candidate: str | None, *, mirror_ratio: float, now: float, fence: Lease | None = None
     ) -> Alias:
@@ -79,10 +86,12 @@ class Registry(Protocol):
         Raises Conflict when there is neither an open cycle nor a previous adapter.
         """
 
-    async def set_health(self, alias: str, *, failures: int, latched: bool, now: float) -> Alias:
+    async def set_health(
+        self, alias: str, *, failures: int, latched: bool, now: float, fence: Lease | None = None
+    ) -> Alias:
         """Record failures in a row and the latch (a person clears it)."""
 
-    async def report_engines(self, engines: Sequence[EngineView]) -> None:
+    async def report_engines(self, engines: Sequence[EngineView], *, fence: Lease | None = None) -> None:
         """Replace what is known of all engines."""
 
     async def routing(self) -> RoutingTable:
@@ -121,7 +130,7 @@ class Traffic(Protocol):
 
 
 class Cycles(Protocol):
-    """Cycles, their jobs, drift checks and the audit log."""
+    """Cycles and drift checks."""
 
     async def open_cycle(
         self,
@@ -156,13 +165,24 @@ class Cycles(Protocol):
         Raises IllegalTransition where the table has no such step, and Conflict when the cycle has moved meanwhile.
         """
 
-    async def note_evidence(self, cycle: Cycle, evidence: Mapping[str, Any], *, now: float) -> Cycle:
+    async def note_evidence(
+        self, cycle: Cycle, evidence: Mapping[str, Any], *, now: float, fence: Lease | None = None
+    ) -> Cycle:
         """Merge `evidence` without a change of state."""
 
     async def cycle(self, cycle_id: str) -> Cycle: ...
 
     async def cycles(self, alias: str | None = None, *, open_only: bool = False, limit: int = 50) -> Sequence[Cycle]:
         """Newest first."""
+
+    async def add_drift_check(self, check: DriftCheck) -> None: ...
+
+    async def drift_checks(self, alias: str | None = None, *, limit: int = 50) -> Sequence[DriftCheck]:
+        """Newest first."""
+
+
+class AuditLog(Protocol):
+    """What happened and why, as a hash chain. Who changes an alias or a cycle writes its event with the change."""
 
     async def add_event(
         self,
@@ -174,21 +194,31 @@ class Cycles(Protocol):
         alias: str | None = None,
         cycle_id: str | None = None,
         evidence: Mapping[str, Any] | None = None,
+        fence: Lease | None = None,
     ) -> None: ...
 
-    async def events(self, alias: str | None = None, *, after_id: int = 0, limit: int = 100) -> Sequence[Event]:
-        """Newest first."""
+    async def events(
+        self,
+        alias: str | None = None,
+        *,
+        after_id: int = 0,
+        limit: int | None = 100,
+        cycle_id: str | None = None,
+        kinds: Sequence[str] = (),
+    ) -> Sequence[Event]:
+        """Newest first; of one alias, of one cycle, of some kinds."""
 
-    async def add_drift_check(self, check: DriftCheck) -> None: ...
+    async def verify_audit(self, *, noted: str | None = None) -> Audit:
+        """Check the whole chain, and that it explains what every alias serves.
 
-    async def drift_checks(self, alias: str | None = None, *, limit: int = 50) -> Sequence[DriftCheck]:
-        """Newest first."""
+        `noted` is the hash of an earlier head, which the chain must still hold.
+        """
 
 
 class Jobs(Protocol):
     """The queue of retraining jobs. Only the holder of a job may report on it."""
 
-    async def enqueue(self, job: Job) -> None:
+    async def enqueue(self, job: Job, *, fence: Lease | None = None) -> None:
         """The same id again is no change."""
 
     async def job(self, job_id: str) -> Job: ...
@@ -224,10 +254,13 @@ class Access(Protocol):
         """32 random bytes, made on first use and the same for every process afterwards."""
 
     async def acquire(self, name: str, holder: str, *, ttl_s: float, now: float) -> Lease | None:
-        """Take or renew a lease; None while somebody else's has not expired. A new holder gets epoch + 1."""
+        """Take or renew a lease; None while somebody else's has not expired. A new holder gets epoch + 1.
+
+        `now` and `ttl_s` are the caller's own; clocks that differ cost time, never safety: that is the epoch's work.
+        """
 
 
-class Store(Registry, Traffic, Cycles, Jobs, Access, Protocol):
+class Store(Registry, Traffic, Cycles, AuditLog, Jobs, Access, Protocol):
     """Everything the loop knows."""
 
     async def ping(self) -> None:

@@ -68,8 +68,8 @@ class EngineSettings(Group):
     device: str = Field("auto", pattern="^(auto|cpu|cuda)$")
     dtype: str = "auto"
     max_model_len: int | None = Field(None, ge=16)
-    max_num_seqs: int = Field(64, ge=1)
-    max_loras: int = Field(4, ge=1)
+    max_num_seqs: int = Field(64, ge=1, description="requests in a batch; of running engines: as they were started")
+    max_loras: int = Field(4, ge=1, description="adapters in a batch; of running engines: as they were started")
     max_lora_rank: int = 16
     kv_cache_gib: float = Field(1.0, gt=0, description="CPU engine only")
     gpu_memory_utilization: Ratio = 0.9
@@ -93,6 +93,9 @@ class GatewaySettings(Group):
     max_queue: int = Field(512, ge=0, description="requests waiting, per alias")
     max_tokens: int = Field(8192, ge=1)
     deadline_s: Seconds = 300.0
+    head_timeout_s: Seconds = Field(10.0, description="for a request's head to arrive")
+    body_timeout_s: Seconds = Field(15.0, description="for a body to arrive, and 1 s more for each 8 KiB of it")
+    stall_timeout_s: Seconds = Field(30.0, description="a client that takes nothing of its reply is cut off")
     connect_timeout_s: Seconds = 2.0
     routing_poll_s: Seconds = 0.2
     keys_poll_s: Seconds = 2.0
@@ -111,10 +114,14 @@ class CaptureSettings(Group):
 
 class MirrorSettings(Group):
     ratio: Ratio = Field(0.5, description="share of an alias's requests that its candidate answers in shadow")
-    max_in_flight: int = Field(4, ge=1)
-    max_queue: int = Field(64, ge=0)
-    max_live_in_flight: int = Field(48, ge=1, description="above this many client requests, shadows are shed")
-    deadline_s: Seconds = 30.0
+    max_in_flight: int = Field(4, ge=1, description="shadows at an engine at once")
+    max_queue: int = Field(64, ge=0, description="shadows waiting for a lull; more are shed")
+    max_live_ratio: Ratio = Field(
+        0.125,
+        description="of engine.max_num_seqs: with more client requests no shadow begins, with twice as many all yield",
+    )
+    token_ratio: float = Field(1.0, ge=0, description="tokens that shadows may use for each token of clients'")
+    deadline_s: Seconds = Field(30.0, description="that a shadow may wait, and then that it may run")
 
 
 class DriftSettings(Group):
@@ -169,6 +176,9 @@ class PromotionSettings(Group):
     max_pairs: int = Field(2000, ge=1)
     max_shadow_s: Seconds = 3600.0
     golden_margin: Ratio = Field(0.03, description="how much worse than the champion the golden set may become")
+    indifference: float = Field(
+        0.02, ge=0, lt=1, description="a gain that is not worth a promotion; what is proven to bring less is rejected"
+    )
     watch_s: Seconds = 300.0
     watch_min_labelled: int = Field(30, ge=1)
     cooldown_s: Seconds = Field(300.0, description="after a cycle ends, before drift may open the next")
@@ -208,6 +218,9 @@ class Settings(BaseSettings):
 
     model: str = Field("", description="the base model: a Hugging Face folder or id")
     engines: tuple[str, ...] = Field((), description="URLs of running engines; empty: start one here")
+    embedding_engines: tuple[str, ...] = Field(
+        (), description="URLs of running engines for /v1/embeddings (vLLM with --runner pooling)"
+    )
     engine_key: str | None = Field(None, description="the engines' own API key, if they want one")
     state_dir: Path = Path(".trimtab")
     aliases: Mapping[str, AliasSettings] = Field(default_factory=dict)

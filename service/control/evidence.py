@@ -25,7 +25,7 @@ from service.settings import AliasSettings, Settings
 
 def promotion_policy(settings: Settings) -> Policy:
     p = settings.promotion
-    return Policy(p.alpha, p.min_pairs, p.max_pairs, p.max_shadow_s, p.golden_margin)
+    return Policy(p.alpha, p.min_pairs, p.max_pairs, p.max_shadow_s, p.golden_margin, p.indifference)
 
 
 def plan_policy(settings: Settings) -> PlanPolicy:

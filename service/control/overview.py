@@ -17,6 +17,7 @@ from service.control.views import (
     record_view,
 )
 from service.core.errors import NotFound
+from service.core.lineage import explanation, lineage
 from service.core.plan import DRIFTED
 from service.core.records import Alias, Cycle, DriftCheck, Event, Job
 from service.settings import PromotionMode
@@ -77,7 +78,9 @@ async def quality_view(control: Control, alias: str, points: int, *, replies_a_p
 
 async def cycle_and_job(control: Control, cycle: Cycle, events: Sequence[Event]) -> View:
     """The cycle in full, with those of `events` (newest first) that are its own."""
-    return cycle_detail(cycle, await _job(control, cycle), [e for e in events if e.cycle_id == cycle.id])
+    own = [event for event in events if event.cycle_id == cycle.id]
+    detail = cycle_detail(cycle, await _job(control, cycle), own)
+    return {**detail, "explanation": explanation(lineage(own[::-1]))}
 
 
 def marks(checks: Sequence[DriftCheck], events: Sequence[Event]) -> list[View]:

@@ -77,7 +77,7 @@ class Reconciler:
             return False
         aliases = await self._store.aliases()
         cycles = await self._store.cycles(open_only=True)
-        residency = await self._residency.converge(aliases, cycles)
+        residency = await self._residency.converge(aliases, cycles, lease)
         self._gauges.engines(residency.engines)
         for alias in aliases:
             await self._step(alias, residency, lease)
@@ -134,8 +134,8 @@ class Reconciler:
                     fence=lease,
                 )
             case steps.Latch(reason):
-                alias = await store.set_health(alias.name, failures=alias.failures, latched=True, now=now)
-                await store.add_event("latched", actor=ACTOR, message=reason, now=now, alias=alias.name)
+                alias = await store.set_health(alias.name, failures=alias.failures, latched=True, now=now, fence=lease)
+                await store.add_event("latched", actor=ACTOR, message=reason, now=now, alias=alias.name, fence=lease)
             case _ if cycle is not None:
                 alias, cycle = await self._execute_in_cycle(alias, cycle, seen, action, lease)
             case _:
@@ -148,16 +148,22 @@ class Reconciler:
         store, now = self._store, self._clock.now()
         match action:
             case steps.NoteExamples(labelled, needed):
-                cycle = await self._note(cycle, "examples", {"labelled": labelled, "needed": needed})
+                cycle = await self._note(cycle, "examples", {"labelled": labelled, "needed": needed}, lease)
             case steps.StartJob():
                 cycle = await self._start_job(alias, cycle, lease)
             case steps.RelaunchJob(reason) if seen.job is not None:
                 await store.add_event(
-                    "job_relaunched", actor=ACTOR, message=reason, now=now, alias=alias.name, cycle_id=cycle.id
+                    "job_relaunched",
+                    actor=ACTOR,
+                    message=reason,
+                    now=now,
+                    alias=alias.name,
+                    cycle_id=cycle.id,
+                    fence=lease,
                 )
                 await self._launcher.launch(seen.job)
             case steps.Advance(to, reason):
-                cycle = await store.advance(cycle, to, reason=reason, now=now, fence=lease)
+                cycle = await store.advance(cycle, to, reason=reason, now=now, evidence=_verdict(cycle), fence=lease)
             case steps.StartShadow(candidate, reason):
                 evidence = {"job": dict(seen.job.result)} if seen.job else {}
                 alias = await store.set_candidate(
@@ -173,14 +179,16 @@ class Reconciler:
                     fence=lease,
                 )
             case steps.NoteShadow(ruling):
-                cycle = await self._note(cycle, "shadow", shadow_evidence(ruling))
+                cycle = await self._note(cycle, "shadow", shadow_evidence(ruling), lease)
             case steps.Flip(candidate, reason):
                 alias = await store.promote(alias.name, candidate, actor=ACTOR, reason=reason, now=now, fence=lease)
                 cycle = await store.advance(cycle, CycleState.WATCHING, reason=reason, now=now, fence=lease)
                 self._gauges.promoted(alias.name)
             case steps.RollBack(reason):
                 alias = await store.rollback(alias.name, actor=ACTOR, reason=reason, now=now, fence=lease)
-                alias = await store.set_health(alias.name, failures=alias.failures + 1, latched=alias.latched, now=now)
+                alias = await store.set_health(
+                    alias.name, failures=alias.failures + 1, latched=alias.latched, now=now, fence=lease
+                )
                 self._gauges.rolled_back(alias.name)
                 self._gauges.closed(alias.name, CycleState.ROLLED_BACK)
                 cycle = await store.cycle(cycle.id)
@@ -195,7 +203,7 @@ class Reconciler:
             id=f"{cycle.id}-job", cycle_id=cycle.id, alias=alias.name, status=JobStatus.QUEUED,
             created_at=now, updated_at=now, spec=await self._job_spec(alias, cycle),
         )  # fmt: skip
-        await self._store.enqueue(job)
+        await self._store.enqueue(job, fence=lease)
         cycle = await self._store.advance(
             cycle, CycleState.TRAINING, reason="A retraining job was queued.", now=now, job_id=job.id, fence=lease
         )
@@ -235,10 +243,10 @@ class Reconciler:
         onset = await self._onset(alias, cycle)
         return len(await self._store.window(alias.name, since=onset, limit=needed, labelled_only=True))
 
-    async def _note(self, cycle: Cycle, key: str, told: Mapping[str, Any]) -> Cycle:
+    async def _note(self, cycle: Cycle, key: str, told: Mapping[str, Any], lease: Lease) -> Cycle:
         if cycle.evidence.get(key) == told:
             return cycle
-        return await self._store.note_evidence(cycle, {key: told}, now=self._clock.now())
+        return await self._store.note_evidence(cycle, {key: told}, now=self._clock.now(), fence=lease)
 
     async def _close(
         self, alias: Alias, cycle: Cycle, to: CycleState, reason: str, lease: Lease
@@ -246,13 +254,19 @@ class Reconciler:
         now = self._clock.now()
         if alias.candidate is not None:
             alias = await self._store.set_candidate(alias.name, None, mirror_ratio=0.0, now=now, fence=lease)
-        cycle = await self._store.advance(cycle, to, reason=reason, now=now, fence=lease)
+        cycle = await self._store.advance(cycle, to, reason=reason, now=now, evidence=_verdict(cycle), fence=lease)
         if to is not CycleState.DONE:
             alias = await self._store.set_health(
-                alias.name, failures=alias.failures + 1, latched=alias.latched, now=now
+                alias.name, failures=alias.failures + 1, latched=alias.latched, now=now, fence=lease
             )
         self._gauges.closed(alias.name, to)
         return alias, cycle
+
+
+def _verdict(cycle: Cycle) -> Mapping[str, Any]:
+    """The comparison that a step out of the shadow rests on, for the audit log."""
+    proven = cycle.state in {CycleState.SHADOWING, CycleState.CANARY} and "shadow" in cycle.evidence
+    return {"shadow": cycle.evidence["shadow"]} if proven else {}
 
 
 def shadow_evidence(ruling: Ruling) -> Mapping[str, Any]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.core.errors import BadAdapter, TrimtabError
-from service.core.plan import desired_adapters, removable
-from service.core.records import Adapter, Alias, Cycle, EngineView
+from service.core.plan import desired_adapters, load_order, removable
+from service.core.records import Adapter, Alias, Cycle, EngineView, Lease
 from service.drivers.adapter_files import adapter_digest
 from service.ports import Blobs, Clock, Engine, Registry
 from service.processes import note
@@ -28,7 +28,12 @@ class Residency:
 
 
 class ResidencyKeeper:
-    """Loads what an engine lacks and unloads, after a drain, what nobody wants. Keeps no state."""
+    """Loads what an engine lacks and unloads, after a drain, what nobody wants. Keeps no state that matters.
+
+    An adapter leaves in two ticks: the first says in the store that the engine no longer holds it, the second unloads
+    it, unless somebody has come to want it meanwhile. Who wants one first and then looks whether engines hold it
+    can so never be told yes about one that is about to go.
+    """
 
     def __init__(
         self, registry: Registry, blobs: Blobs, engines: Sequence[Engine], clock: Clock, *, drain_s: float, warm: bool
@@ -40,33 +45,35 @@ class ResidencyKeeper:
         self._drain_s = drain_s
         self._warm = warm
         self._undesired_since: dict[str, float] = {}
+        self._leaving: dict[str, frozenset[str]] = {}
         self._paths: dict[str, str] = {}
         self._told: dict[str, str] = {}
 
-    async def converge(self, aliases: Sequence[Alias], cycles: Sequence[Cycle]) -> Residency:
+    async def converge(self, aliases: Sequence[Alias], cycles: Sequence[Cycle], lease: Lease) -> Residency:
         """One pass over all engines; what fails on one is told once and tried again at the next tick."""
         desired = desired_adapters(aliases, cycles)
-        views = await asyncio.gather(*(self._converge_engine(engine, desired) for engine in self._engines))
+        views = await asyncio.gather(*(self._converge_engine(engine, desired, aliases) for engine in self._engines))
         self._forget(desired, views)
-        await self._registry.report_engines(views)
+        await self._registry.report_engines(views, fence=lease)
         return Residency(tuple(views))
 
-    async def _converge_engine(self, engine: Engine, desired: frozenset[str]) -> EngineView:
+    async def _converge_engine(self, engine: Engine, desired: frozenset[str], aliases: Sequence[Alias]) -> EngineView:
         now = self._clock.now()
         if not await engine.ready():
             return EngineView(engine.url, False, frozenset(), now, "")
         try:
             base, resident = await engine.models()
-            for name in sorted(desired - resident):
+            for name in load_order(desired - resident, aliases):
                 if await self._load(engine, name):
                     resident |= {name}
-            for name in removable(resident, desired, self._undesired_since, now=now, drain_s=self._drain_s):
+            leaving = removable(resident, desired, self._undesired_since, now=now, drain_s=self._drain_s)
+            for name in leaving & self._leaving.get(engine.url, frozenset()):
                 await engine.unload(name)
-                resident -= {name}
+            self._leaving[engine.url] = leaving
         except TrimtabError as error:
             self._tell(engine.url, error.message)
             return EngineView(engine.url, False, frozenset(), now, "")
-        return EngineView(engine.url, True, resident, now, base)
+        return EngineView(engine.url, True, resident - leaving, now, base)
 
     async def _load(self, engine: Engine, name: str) -> bool:
         try:
@@ -90,7 +97,7 @@ class ResidencyKeeper:
         return self._paths[adapter.name]
 
     def _forget(self, desired: frozenset[str], views: Sequence[EngineView]) -> None:
-        resident = frozenset[str]().union(*(view.resident for view in views))
+        resident = frozenset[str]().union(*(view.resident for view in views), *self._leaving.values())
         now = self._clock.now()
         unwanted = resident - desired
         self._undesired_since = {name: self._undesired_since.get(name, now) for name in unwanted}

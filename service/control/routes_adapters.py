@@ -53,6 +53,14 @@ def adapter_routes(control: Control) -> APIRouter:
         await control.on_change()
         return await view(added)
 
+    @routes.delete("/{name}")
+    async def remove(name: str, request: Request) -> View:
+        """Forget an adapter that nothing serves, would return to or is proving; its files stay in the adapter store."""
+        now = control.clock.now()
+        await store.remove_adapter(name, actor=request.state.actor, reason="Removed by hand.", now=now)
+        await control.on_change()
+        return {"removed": name}
+
     return routes
 
 

@@ -1,4 +1,4 @@
-"""/api/v1/{cycles,drift,events}: what happened and why."""
+"""/api/v1/{cycles,drift,events} and /api/v1/aliases/NAME/history: what happened and why."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
 
 from service.control.context import Control
+from service.control.history import history, served_at
 from service.control.overview import cycle_and_job
 from service.control.reports import SECRET, TICKET_LIFE_S, make_ticket, report_file
 from service.control.views import View, cycle_view, drift_view, record_view
@@ -53,6 +54,13 @@ def history_routes(control: Control) -> APIRouter:
         """A link to the report that works without a key for a minute, relative to /console."""
         ticket = make_ticket(await store.secret(SECRET), check_id, control.clock.now())
         return {"href": f"console/reports/{check_id}?ticket={ticket}", "valid_s": TICKET_LIFE_S}
+
+    @routes.get("/aliases/{name}/history", tags=["aliases"])
+    async def alias_history(name: str, at: Annotated[float | None, Query(allow_inf_nan=False)] = None) -> View:
+        """What the alias served, newest first; with `at` (Unix seconds), what it served then and why."""
+        if at is not None:
+            return await served_at(store, name, at)
+        return {"data": await history(store, name)}
 
     @routes.get("/events", tags=["events"])
     async def events(alias: str | None = None, after_id: Annotated[int, Query(ge=0)] = 0, limit: Limit = 100) -> View:

@@ -288,6 +288,16 @@ def desired_adapters(aliases: Iterable[Alias], cycles: Iterable[Cycle]) -> froze
     return frozenset(name for name in wanted if name is not None and name != BASE)
 
 
+def load_order(missing: Iterable[str], aliases: Iterable[Alias]) -> list[str]:
+    """What to load first on an engine that has lost its adapters: champions come last.
+
+    An engine has slots, and memory, for some adapters only, and gives up those used longest ago: so not the ones that
+    clients are waiting for.
+    """
+    champions = {alias.champion for alias in aliases}
+    return sorted(missing, key=lambda name: (name in champions, name))
+
+
 def removable(
     resident: Iterable[str],
     desired: frozenset[str],

@@ -3,7 +3,8 @@
 For paired scores the differences d = candidate - champion lie in [-1, 1]. Against the null "the mean is at most m",
 each bet λ gives the test martingale K_t = Π (1 + λ (d_i - m)); a mixture over bets stays one, so by Ville's inequality
 P(sup K_t ≥ 1/α) ≤ α however often it is watched (Waudby-Smith & Ramdas, "Estimating means of bounded random variables
-by betting", JRSS-B 2024).
+by betting", JRSS-B 2024). The bets are fixed, so the order of the pairs does not matter: labels may come in any order,
+which a bet that learns from the pairs before it would not survive.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-_BETS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
+BETS = ((0.05, 0.05), (0.1, 0.1), (0.2, 0.2), (0.35, 0.2), (0.6, 0.2), (0.95, 0.25))
+"""Bets and their weights. The best bet on a gain g is about g / E d², at most 1; see docs/promotion.md."""
+
 _WATCH_PATIENCE = 3
 """A watch that lacks labels ends after this many times its length, so that the alias is not blocked for ever."""
 
@@ -32,13 +35,18 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a promotion needs. `golden_margin` is how much worse than the champion's the golden score may be."""
+    """What a promotion needs.
+
+    `golden_margin` is how much worse than the champion's the golden score may be. `indifference` is the gain (0..1)
+    that is not worth a promotion: a candidate that is proven to bring less is rejected.
+    """
 
     alpha: float
     min_pairs: int
     max_pairs: int
     max_shadow_s: float
     golden_margin: float
+    indifference: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +87,12 @@ def e_value(differences: Sequence[float], *, null_mean: float = 0.0) -> float:
         null_mean: in (-1, 1).
     """
     scale = 1.0 / (1.0 + null_mean)
-    logs = [math.fsum(math.log1p(bet * scale * (d - null_mean)) for d in differences) for bet in _BETS]
+    logs = [
+        math.log(weight) + math.fsum(math.log1p(bet * scale * (d - null_mean)) for d in differences)
+        for bet, weight in BETS
+    ]
     top = max(logs)
-    return math.exp(min(top, 700.0)) * math.fsum(math.exp(value - top) for value in logs) / len(logs)
+    return math.exp(min(top, 700.0)) * math.fsum(math.exp(value - top) for value in logs)
 
 
 def judge_golden(golden: GoldenScores | None, policy: Policy) -> Ruling:
@@ -98,7 +109,11 @@ def judge_golden(golden: GoldenScores | None, policy: Policy) -> Ruling:
 
 
 def judge_shadow(pairs: Sequence[Pair], policy: Policy, *, elapsed_s: float) -> Ruling:
-    """Promote once the candidate is proven better, reject once it is proven worse or time or samples have run out."""
+    """Promote what is proven better; reject what is proven not worth it, and what time or samples have run out for.
+
+    Between no gain and a gain of `indifference` either answer is right; above it a rejection for that has a chance of
+    at most α.
+    """
     needed = 1.0 / policy.alpha
     if any(not math.isfinite(p.champion) or not math.isfinite(p.candidate) for p in pairs):
         return Ruling(Decision.HOLD, ("The shadow evidence holds values that are not numbers.",), needed=needed)
@@ -111,22 +126,23 @@ def judge_shadow(pairs: Sequence[Pair], policy: Policy, *, elapsed_s: float) -> 
     champion = math.fsum(p.champion for p in pairs) / n
     candidate = math.fsum(p.candidate for p in pairs) / n
     better = e_value(differences)
-    worse = e_value([-d for d in differences])
+    too_little = e_value([-d for d in differences], null_mean=-policy.indifference)
     told = f"champion {champion:.1%}, candidate {candidate:.1%} on {n} labelled pairs"
 
     def ruling(decision: Decision, reason: str) -> Ruling:
         return Ruling(decision, (reason,), n, champion, candidate, better, needed)
 
-    if n < policy.min_pairs:
-        return ruling(Decision.HOLD, f"{told}: at least {policy.min_pairs} are needed.")
-    if better >= needed:
+    if n >= policy.min_pairs and better >= needed:
         return ruling(Decision.PROMOTE, f"{told}: evidence {better:.1f} reaches {needed:.1f}.")
-    if worse >= needed:
-        return ruling(Decision.REJECT, f"{told}: the candidate is worse (evidence {worse:.1f} of {needed:.1f}).")
+    if n >= policy.min_pairs and too_little >= needed:
+        least = f"gain of {policy.indifference:.1%}" if policy.indifference else "gain"
+        return ruling(Decision.REJECT, f"{told}: no {least} (evidence {too_little:.1f} of {needed:.1f}).")
     if n >= policy.max_pairs:
         return ruling(Decision.REJECT, f"{told}: not proven better within {policy.max_pairs} pairs.")
     if elapsed_s >= policy.max_shadow_s:
         return ruling(Decision.REJECT, f"{told}: not proven better within {policy.max_shadow_s:.0f} s.")
+    if n < policy.min_pairs:
+        return ruling(Decision.HOLD, f"{told}: at least {policy.min_pairs} are needed.")
     return ruling(Decision.HOLD, f"{told}: evidence {better:.1f} of {needed:.1f}.")
 
 

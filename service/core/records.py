@@ -115,7 +115,10 @@ class Cycle:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the audit log: who or what did something, why, and on what evidence."""
+    """One line of the audit log: who or what did something, why, and on what evidence.
+
+    `previous` and `hash` make it a link of a chain; see core/audit.py.
+    """
 
     id: int
     at: float
@@ -125,6 +128,8 @@ class Event:
     alias: str | None = None
     cycle_id: str | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    previous: str = ""
+    hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)

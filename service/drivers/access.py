@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import case, func, or_, select, update
+from sqlalchemy import and_, case, func, or_, select, update
 
 from service.core.errors import Conflict, NotFound
 from service.core.records import Key, Lease, Scope
@@ -20,6 +20,7 @@ class SqlAccess:
     """`service.ports.Access` over SQL."""
 
     _db: Database
+    _watched: dict[str, tuple[Lease, float]]
 
     async def add_key(self, key: Key) -> None:
         """Raises Conflict when the id or the secret is taken."""
@@ -54,8 +55,12 @@ class SqlAccess:
         return made
 
     async def acquire(self, name: str, holder: str, *, ttl_s: float, now: float) -> Lease | None:
+        """Machines' clocks differ, so a lease is free, too, that its holder has not renewed for `ttl_s` of our time."""
         wanted = self._db.insert(leases).values(name=name, holder=holder, epoch=1, expires_at=now + ttl_s)
         same = leases.c.holder == holder
+        free = or_(same, leases.c.expires_at <= now)
+        if (still := self._unrenewed(name, now - ttl_s)) is not None:
+            free = or_(free, and_(leases.c.epoch == still.epoch, leases.c.expires_at == still.expires_at))
         taken = wanted.on_conflict_do_update(
             index_elements=[leases.c.name],
             set_={
@@ -63,11 +68,24 @@ class SqlAccess:
                 "epoch": case((same, leases.c.epoch), else_=leases.c.epoch + 1),
                 "expires_at": now + ttl_s,
             },
-            where=or_(same, leases.c.expires_at <= now),
+            where=free,
         ).returning(leases)
         async with self._db.write() as connection:
             row = (await connection.execute(taken)).one_or_none()
+            if row is None:
+                held = (await connection.execute(select(leases).where(leases.c.name == name))).one()
+                self._watch(Lease(**held._asdict()), now)
         return None if row is None else Lease(**row._asdict())
+
+    def _watch(self, lease: Lease, now: float) -> None:
+        """Remember since when this lease, as it is, has been seen in another's hands."""
+        before = self._watched.get(lease.name)
+        if before is None or before[0] != lease:
+            self._watched[lease.name] = (lease, now)
+
+    def _unrenewed(self, name: str, since: float) -> Lease | None:
+        lease, seen = self._watched.get(name, (None, since))
+        return lease if seen <= since else None
 
 
 def _key(values: dict[str, Any]) -> Key:

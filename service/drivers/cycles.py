@@ -1,4 +1,4 @@
-"""Cycles, drift checks and the audit log. A cycle moves only from the state in which its writer last saw it."""
+"""Cycles and drift checks. A cycle moves only from the state in which its writer last saw it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.core.cycle import TERMINAL, CycleState, Trigger, check_transition
 from service.core.errors import Conflict, NotFound
-from service.core.records import Cycle, DriftCheck, Event, Lease
+from service.core.records import Cycle, DriftCheck, Lease
+from service.drivers.audit import record_event
 from service.drivers.database import Database
 from service.drivers.jobs import cancel_unfinished
-from service.drivers.schema import aliases, cycles, drift_checks, events, jobs, record_values
+from service.drivers.schema import aliases, cycles, drift_checks, jobs, record_values
 
 
 class SqlCycles:
@@ -60,8 +61,10 @@ class SqlCycles:
                 candidate=candidate, job_id=job_id,
             )  # fmt: skip
 
-    async def note_evidence(self, cycle: Cycle, evidence: Mapping[str, Any], *, now: float) -> Cycle:
-        async with self._db.write() as connection:
+    async def note_evidence(
+        self, cycle: Cycle, evidence: Mapping[str, Any], *, now: float, fence: Lease | None = None
+    ) -> Cycle:
+        async with self._db.write(fence) as connection:
             current = await _locked(connection, cycle.id)
             return await _update(connection, cycle.id, evidence={**current.evidence, **evidence}, updated_at=now)
 
@@ -78,23 +81,6 @@ class SqlCycles:
         async with self._db.read() as connection:
             return [Cycle(**row._asdict()) for row in await connection.execute(query)]
 
-    async def add_event(
-        self, kind: str, *, actor: str, message: str, now: float, alias: str | None = None,
-        cycle_id: str | None = None, evidence: Mapping[str, Any] | None = None,
-    ) -> None:  # fmt: skip
-        async with self._db.write() as connection:
-            await record_event(
-                connection, kind, actor=actor, message=message, now=now, alias=alias, cycle_id=cycle_id,
-                evidence=evidence or {},
-            )  # fmt: skip
-
-    async def events(self, alias: str | None = None, *, after_id: int = 0, limit: int = 100) -> Sequence[Event]:
-        query = select(events).where(events.c.id > after_id).order_by(events.c.id.desc()).limit(limit)
-        if alias is not None:
-            query = query.where(events.c.alias == alias)
-        async with self._db.read() as connection:
-            return [Event(**row._asdict()) for row in await connection.execute(query)]
-
     async def add_drift_check(self, check: DriftCheck) -> None:
         """The same id again is no change."""
         async with self._db.write() as connection:
@@ -106,18 +92,6 @@ class SqlCycles:
             query = query.where(drift_checks.c.alias == alias)
         async with self._db.read() as connection:
             return [DriftCheck(**row._asdict()) for row in await connection.execute(query)]
-
-
-async def record_event(
-    connection: AsyncConnection, kind: str, *, actor: str, message: str, now: float, alias: str | None = None,
-    cycle_id: str | None = None, evidence: Mapping[str, Any],
-) -> None:  # fmt: skip
-    """Write one line of the audit log in the caller's transaction."""
-    await connection.execute(
-        insert(events).values(
-            kind=kind, actor=actor, message=message, at=now, alias=alias, cycle_id=cycle_id, evidence=evidence
-        )
-    )
 
 
 async def open_cycle_of(connection: AsyncConnection, alias: str) -> Cycle | None:
@@ -133,6 +107,7 @@ async def move_cycle(
 ) -> Cycle:  # fmt: skip
     """Move a locked cycle on, with its event; `evidence` is merged into the cycle's."""
     ended = to in TERMINAL
+    named = {key: value for key, value in (("candidate", candidate), ("job_id", job_id)) if value is not None}
     moved = await _update(
         connection, cycle.id, state=to, updated_at=now, state_since=now, closed_at=now if ended else None,
         candidate=candidate or cycle.candidate, job_id=job_id or cycle.job_id,
@@ -142,7 +117,7 @@ async def move_cycle(
         await cancel_unfinished(connection, jobs.c.cycle_id == cycle.id, now=now)
     await record_event(
         connection, f"cycle.{to}", actor=actor, message=reason, now=now, alias=cycle.alias, cycle_id=cycle.id,
-        evidence={"from": cycle.state, **evidence},
+        evidence={"from": cycle.state, **named, **evidence},
     )  # fmt: skip
     return moved
 

@@ -9,7 +9,7 @@ from sqlalchemy import and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.core.errors import Conflict, NotFound, StaleWrite
-from service.core.records import Job, JobPhase, JobStatus
+from service.core.records import Job, JobPhase, JobStatus, Lease
 from service.drivers.database import Database
 from service.drivers.schema import cycles, jobs, record_values
 
@@ -21,9 +21,9 @@ class SqlJobs:
 
     _db: Database
 
-    async def enqueue(self, job: Job) -> None:
+    async def enqueue(self, job: Job, *, fence: Lease | None = None) -> None:
         """The same id again is no change; NotFound for an unknown cycle."""
-        async with self._db.write() as connection:
+        async with self._db.write(fence) as connection:
             cycle = await connection.execute(select(cycles.c.id).where(cycles.c.id == job.cycle_id))
             if cycle.one_or_none() is None:
                 raise NotFound(f"There is no cycle {job.cycle_id!r} for the job {job.id!r}; open the cycle first.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.core.cycle import CycleState
@@ -14,9 +14,10 @@ from service.core.names import BASE, check_alias
 from service.core.records import Adapter, Alias, Cycle, EngineView, Lease
 from service.core.routing import RoutingTable
 from service.drivers import schema
-from service.drivers.cycles import move_cycle, open_cycle_of, record_event
+from service.drivers.audit import record_event
+from service.drivers.cycles import move_cycle, open_cycle_of
 from service.drivers.database import Database
-from service.drivers.schema import adapters, aliases, engines, record_values
+from service.drivers.schema import adapters, aliases, cycles, engines, record_values
 
 _SYSTEM = "trimtab"
 
@@ -71,6 +72,20 @@ class SqlRegistry:
         async with self._db.read() as connection:
             return [Adapter(**row._asdict()) for row in await connection.execute(query)]
 
+    async def remove_adapter(
+        self, name: str, *, actor: str, reason: str, now: float, fence: Lease | None = None
+    ) -> None:
+        async with self._db.write(fence) as connection:
+            # Whoever is about to serve it locks the row too, and then finds it gone, or is found here.
+            adapter = await _adapter(connection, name, lock=True)
+            if (user := await _user(connection, name)) is not None:
+                raise Conflict(f"{name!r} cannot be removed: {user}; promote another one first, or end the cycle.")
+            await connection.execute(delete(adapters).where(adapters.c.name == name))
+            await record_event(
+                connection, "adapter.removed", actor=actor, message=reason, now=now, alias=adapter.alias,
+                cycle_id=adapter.cycle_id, evidence={"adapter": name, "digest": adapter.digest},
+            )  # fmt: skip
+
     async def set_candidate(
         self, alias: str, candidate: str | None, *, mirror_ratio: float, now: float, fence: Lease | None = None
     ) -> Alias:
@@ -106,9 +121,11 @@ class SqlRegistry:
                     "start a new cycle, or promote it by hand."
                 )
             await _check_adapter(connection, adapter)
+            cycle = await open_cycle_of(connection, alias)
             return await _change(
                 connection, alias, "alias.promoted", actor=actor, message=reason, now=now,
                 evidence={"champion": adapter, "previous": current.champion},
+                cycle_id=cycle.id if cycle and cycle.candidate == adapter else None,
                 values={
                     "champion": adapter, "previous": current.champion, "candidate": None, "mirror_ratio": 0.0,
                     "canary_ratio": 0.0, "reference_since": now, "failures": 0,
@@ -135,22 +152,24 @@ class SqlRegistry:
                 evidence=evidence, values=values, cycle_id=cycle.id if cycle else None,
             )  # fmt: skip
 
-    async def set_health(self, alias: str, *, failures: int, latched: bool, now: float) -> Alias:
-        async with self._db.write() as connection:
+    async def set_health(
+        self, alias: str, *, failures: int, latched: bool, now: float, fence: Lease | None = None
+    ) -> Alias:
+        async with self._db.write(fence) as connection:
             current = await _locked(connection, alias)
             if (current.failures, current.latched) == (failures, latched):
                 return current
             told = f"{failures} failures in a row" + ("; latched until a person clears it." if latched else ".")
             values = {"failures": failures, "latched": latched}
             return await _change(
-                connection, alias, "alias.health", actor="controller", message=told, now=now, evidence=values,
-                values=values,
+                connection, alias, "alias.health", actor=fence.name if fence else _SYSTEM, message=told, now=now,
+                evidence=values, values=values,
             )  # fmt: skip
 
-    async def report_engines(self, engines: Sequence[EngineView]) -> None:
+    async def report_engines(self, engines: Sequence[EngineView], *, fence: Lease | None = None) -> None:
         table = schema.engines
         views = [record_values(table, view) | {"resident": sorted(view.resident)} for view in engines]
-        async with self._db.write() as connection:
+        async with self._db.write(fence) as connection:
             await connection.execute(delete(table).where(table.c.url.not_in([view["url"] for view in views])))
             if views:
                 upsert = self._db.insert(table)
@@ -196,8 +215,12 @@ async def _locked(connection: AsyncConnection, name: str) -> Alias:
     return await _alias(connection, name, lock=True)
 
 
-async def _adapter(connection: AsyncConnection, name: str) -> Adapter:
-    row = (await connection.execute(select(adapters).where(adapters.c.name == name))).one_or_none()
+async def _adapter(connection: AsyncConnection, name: str, *, lock: bool = False, keep: bool = False) -> Adapter:
+    """`lock` it for its removal, or `keep` it from being removed, until the transaction ends."""
+    query = select(adapters).where(adapters.c.name == name)
+    if lock or keep:
+        query = query.with_for_update(read=keep, key_share=keep)
+    row = (await connection.execute(query)).one_or_none()
     if row is None:
         raise NotFound(f"There is no adapter {name!r}; `trimtab adapters` lists those there are.", param="adapter")
     return Adapter(**row._asdict())
@@ -205,7 +228,20 @@ async def _adapter(connection: AsyncConnection, name: str) -> Adapter:
 
 async def _check_adapter(connection: AsyncConnection, name: str | None) -> None:
     if name is not None and name != BASE:
-        await _adapter(connection, name)
+        await _adapter(connection, name, keep=True)
+
+
+async def _user(connection: AsyncConnection, adapter: str) -> str | None:
+    """What needs the adapter, in words; None when nothing does."""
+    using = select(aliases.c.name).where(
+        or_(aliases.c.champion == adapter, aliases.c.previous == adapter, aliases.c.candidate == adapter)
+    )
+    if (alias := (await connection.execute(using.limit(1))).scalar_one_or_none()) is not None:
+        return f"{alias!r} serves it, would return to it or has it in shadow"
+    proving = select(cycles.c.id).where(cycles.c.candidate == adapter, cycles.c.closed_at.is_(None))
+    if (cycle := (await connection.execute(proving.limit(1))).scalar_one_or_none()) is not None:
+        return f"the open cycle {cycle!r} is proving it"
+    return None
 
 
 async def _change(

@@ -208,8 +208,23 @@ events = Table(
     Column("alias", String),
     Column("cycle_id", String),
     Column("evidence", JSON, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
     Index("ix_events_alias_id", "alias", "id"),
+    Index("ix_events_cycle_id", "cycle_id"),
+    Index("uq_events_previous", "previous", unique=True),
 )
+"""The audit log, a chain: no two events can follow the same one."""
+
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("event_id", BigInteger, nullable=False),
+    Column("hash", String(64), nullable=False),
+    CheckConstraint("id = 1", name="ck_audit_head_one"),
+)
+"""One row: the last event and its hash. Its lock is what puts the writers of events in a line."""
 
 drift_checks = Table(
     "drift_checks",

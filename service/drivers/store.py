@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import inspect
 import os
 import sqlite3
+from collections.abc import Callable, Coroutine
 from contextlib import closing
+from functools import wraps
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -18,6 +22,7 @@ from sqlalchemy.engine import URL
 
 from service.core.errors import ConfigError, Unavailable
 from service.drivers.access import SqlAccess
+from service.drivers.audit import SqlAudit
 from service.drivers.cycles import SqlCycles
 from service.drivers.database import SQLITE, Database, for_writing, foreign_errors, parse_url, prepare_sqlite
 from service.drivers.jobs import SqlJobs
@@ -29,11 +34,43 @@ _MIGRATION_LOCK = 7_274_696_582
 """Any number that no other application locks on the same PostgreSQL database."""
 
 
-class SqlStore(SqlRegistry, SqlTraffic, SqlCycles, SqlJobs, SqlAccess):
+P = ParamSpec("P")
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+def _uncut(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """A caller that is cancelled waits for what it began.
+
+    A SQLite transaction that is cut off would keep its locks until Python's garbage collection finds its cursors.
+    """
+
+    @wraps(method)
+    async def whole(*args: P.args, **kwargs: P.kwargs) -> T:
+        working = asyncio.create_task(method(*args, **kwargs))
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:
+            await asyncio.wait({working})
+            raise
+
+    return whole
+
+
+def _all_uncut(kind: type[S]) -> type[S]:
+    for name, method in inspect.getmembers(kind, inspect.iscoroutinefunction):
+        if not name.startswith("_"):
+            setattr(kind, name, _uncut(method))
+    return kind
+
+
+@_all_uncut
+class SqlStore(SqlRegistry, SqlTraffic, SqlCycles, SqlAudit, SqlJobs, SqlAccess):
     """`service.ports.Store` over SQLite or PostgreSQL."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._watched = {}
 
     async def ping(self) -> None:
         async with self._db.read() as connection:

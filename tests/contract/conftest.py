@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from service.drivers.schema import metadata
+from service.core.audit import GENESIS
+from service.drivers.schema import audit_head, metadata
 from service.drivers.store import SqlStore, open_store, upgrade_store
 
 OpenStore = Callable[[], Awaitable[SqlStore]]
@@ -55,17 +56,34 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A store with the schema and no rows."""
+def fresh_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Makes a store with the schema and no rows; the one before is gone."""
     if request.param == "sqlite":
-        path = tmp_path / "trimtab.db"
-        shutil.copy(request.getfixturevalue("migrated_sqlite"), path)
-        return f"sqlite+aiosqlite:///{path}"
+        migrated: Path = request.getfixturevalue("migrated_sqlite")
+        return lambda: _copied(migrated, tmp_path / "trimtab.db")
     url: str = request.getfixturevalue("migrated_postgres")
+    return lambda: _emptied(url)
+
+
+@pytest.fixture
+def store_url(fresh_url: Callable[[], str]) -> str:
+    """A store with the schema and no rows."""
+    return fresh_url()
+
+
+def _copied(migrated: Path, path: Path) -> str:
+    for side in ("", "-wal", "-shm"):
+        path.with_name(path.name + side).unlink(missing_ok=True)
+    shutil.copy(migrated, path)
+    return f"sqlite+aiosqlite:///{path}"
+
+
+def _emptied(url: str) -> str:
     engine = sa.create_engine(url)
     with engine.begin() as connection:
-        names = ", ".join(table.name for table in metadata.sorted_tables)
+        names = ", ".join(table.name for table in metadata.sorted_tables if table is not audit_head)
         connection.execute(sa.text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
+        connection.execute(sa.update(audit_head).values(event_id=0, hash=GENESIS))
     engine.dispose()
     return url
 

@@ -72,7 +72,7 @@ def test_processes_may_migrate_at_once(empty_url: str) -> None:
         list(pool.map(upgrade_store, [empty_url] * 4))
     engine = sync_engine(empty_url)
     with engine.connect() as connection:
-        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).all() == [("0002",)]
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).all() == [("0003",)]
     engine.dispose()
 
 
@@ -99,7 +99,7 @@ async def test_a_store_without_its_schema_says_what_to_do(empty_url: str, tmp_pa
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    with pytest.raises(ConfigError, match="has schema 9999, this version needs 0002"):
+    with pytest.raises(ConfigError, match="has schema 9999, this version needs 0003"):
         await open_store(empty_url)
 
 
@@ -129,3 +129,35 @@ def test_keys_made_before_limits_have_none(empty_url: str) -> None:
         row = connection.execute(sa.text("SELECT id, requests_per_minute, tokens_per_minute FROM keys")).one()
     assert tuple(row) == ("k", None, None)
     engine.dispose()
+
+
+async def test_events_written_before_the_chain_are_chained_as_they_stand(empty_url: str) -> None:
+    upgrade_store(empty_url)
+    engine = sync_engine(empty_url)
+    with engine.begin() as connection:
+        config = migration_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0002")
+        connection.execute(
+            sa.text(
+                "INSERT INTO aliases VALUES ('support', 'support@b', 'base', NULL, 0, 0, 1, 1.5, 1.5, 0, :no)"
+            ), {"no": False},
+        )  # fmt: skip
+        told = '{"champion": "support@b", "p": 1e-7, "n": [1, 2.5, null, "ü"]}'
+        for number in (1, 2, 5, *range(7, 1510)):  # ids with gaps, more than one batch
+            connection.execute(
+                sa.text(
+                    "INSERT INTO events (id, at, kind, actor, message, alias, cycle_id, evidence)"
+                    " VALUES (:id, :at, 'alias.promoted', 'ann', 'bétter', 'support', 'c1', :told)"
+                ), {"id": number, "at": 1234567890.123456 + number, "told": told},
+            )  # fmt: skip
+    engine.dispose()
+    upgrade_store(empty_url)
+    store = await open_store(empty_url)
+    await store.add_event("note", actor="me", message="the first one after", now=2.0)
+    found = await store.verify_audit()
+    assert (found.events, found.fault) == (1508, None)
+    newest = await store.events(limit=3)
+    assert [event.kind for event in newest] == ["note", "audit.chained", "alias.promoted"]
+    assert "1506 events" in newest[1].message
+    await store.close()

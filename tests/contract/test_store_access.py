@@ -56,6 +56,20 @@ async def test_a_lease_is_renewed_by_its_holder_and_taken_only_when_expired(stor
     assert await store.acquire("elsewhere", "one", ttl_s=10.0, now=116.0) is not None
 
 
+async def test_a_dead_holder_whose_clock_was_ahead_is_replaced_after_a_lease_of_our_time(open_one) -> None:  # type: ignore[no-untyped-def]
+    ahead, behind = await open_one(), await open_one()
+    for now in (100.0, 105.0, 110.0, 115.0, 120.0, 125.0):
+        assert await ahead.acquire("controller", "ahead", ttl_s=10.0, now=now + 3600.0) is not None
+        assert await behind.acquire("controller", "behind", ttl_s=10.0, now=now) is None
+    assert await behind.acquire("controller", "behind", ttl_s=10.0, now=134.9) is None
+    taken = await behind.acquire("controller", "behind", ttl_s=10.0, now=135.0)
+    assert taken is not None
+    assert (taken.epoch, taken.expires_at) == (2, 145.0)
+    found = await ahead.acquire("controller", "ahead", ttl_s=10.0, now=3735.0)
+    assert found is not None
+    assert found.epoch == 3
+
+
 async def test_of_many_that_want_the_lease_one_gets_it(open_one) -> None:  # type: ignore[no-untyped-def]
     stores = [await open_one() for _ in range(4)]
     for now, epoch in ((100.0, 1), (200.0, 2)):
@@ -110,6 +124,18 @@ async def test_a_store_that_another_process_keeps_locked_is_unavailable(
     other.close()
     await store.add_alias("support", now=1.0)
     await store.close()
+
+
+async def test_a_write_whose_caller_is_cut_off_leaves_no_lock(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_BUSY_TIMEOUT_MS", 200)
+    await store.add_alias("support", now=1.0)
+    for number in range(30):
+        writing = asyncio.create_task(store.set_health("support", failures=number % 7, latched=False, now=2.0))
+        await asyncio.sleep(number / 5000)
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        await store.add_event("note", actor="me", message="x", now=3.0)
+    assert (await store.verify_audit()).fault is None
 
 
 @pytest.mark.parametrize(

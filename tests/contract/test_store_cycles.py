@@ -74,7 +74,7 @@ async def test_advance_moves_merges_and_records(store: SqlStore) -> None:
     assert moved.evidence == {"drift": 2.0, "rows": 3}
     event = (await store.events(limit=1))[0]
     assert (event.kind, event.actor, event.message) == ("cycle.evaluating", "controller", "trained")
-    assert event.evidence == {"from": "training", "drift": 2.0}
+    assert event.evidence == {"from": "training", "candidate": "support@x", "drift": 2.0}
 
 
 async def test_advance_follows_the_table(store: SqlStore) -> None:

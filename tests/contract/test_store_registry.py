@@ -120,6 +120,54 @@ async def test_a_candidate_enters_and_leaves_the_shadow(store: SqlStore) -> None
     assert await store.alias("support") == cleared
 
 
+async def test_an_adapter_is_removed_only_when_nothing_needs_it(store: SqlStore) -> None:
+    await set_up(store)
+
+    async def remove(name: str) -> None:
+        await store.remove_adapter(name, actor="me", reason="old", now=9.0)
+
+    await store.promote("support", OLD, actor="me", reason="first", now=3.0)
+    with pytest.raises(Conflict, match="'support' serves it"):
+        await remove(OLD)
+    await store.promote("support", BASE, actor="me", reason="off", now=4.0)
+    with pytest.raises(Conflict, match="would return to it"):
+        await remove(OLD)
+    await store.set_candidate("support", NEW, mirror_ratio=0.5, now=5.0)
+    with pytest.raises(Conflict, match="in shadow"):
+        await remove(NEW)
+    await store.set_candidate("support", None, mirror_ratio=0.0, now=6.0)
+    await cycle_in(store, CycleState.TRAINING)
+    with pytest.raises(Conflict, match="open cycle 'c1' is proving it"):
+        await remove(NEW)
+    await store.rollback("support", actor="me", reason="stop", now=12.0)
+    await remove(NEW)
+    event = (await store.events(limit=1))[0]
+    assert (event.kind, event.actor, event.evidence["adapter"]) == ("adapter.removed", "me", NEW)
+    with pytest.raises(NotFound):
+        await remove(NEW)
+    with pytest.raises(NotFound):
+        await store.promote("support", NEW, actor="me", reason="late", now=13.0)
+    await store.add_adapter(adapter(NEW))
+    assert {one.name for one in await store.adapters()} == {OLD, NEW}
+
+
+async def test_what_is_promoted_and_removed_at_once_is_one_of_both(open_one) -> None:  # type: ignore[no-untyped-def]
+    one, two = await open_one(), await open_one()
+    await one.add_alias("support", now=1.0)
+    for n in range(12):
+        name = f"support@{n:012x}"
+        await one.add_adapter(adapter(name, digest=f"{n:064x}"))
+        found = await asyncio.gather(
+            one.promote("support", name, actor="me", reason="x", now=2.0),
+            two.remove_adapter(name, actor="me", reason="x", now=2.0),
+            return_exceptions=True,
+        )
+        served = (await one.alias("support")).champion == name
+        there = name in {found.name for found in await one.adapters()}
+        assert served == there
+        assert [type(result) for result in found if isinstance(result, Exception)] == [Conflict if served else NotFound]
+
+
 async def test_promote_flips_everything_at_once(store: SqlStore) -> None:
     await set_up(store)
     await store.promote("support", OLD, actor="me", reason="first", now=3.0)

@@ -245,3 +245,8 @@ def test_unloading_waits_for_the_drain() -> None:
     resident, desired = {"a", "b", "c"}, frozenset({"a"})
     assert steps.removable(resident, desired, {"b": 10.0, "c": 35.0}, now=40.0, drain_s=30.0) == {"b"}
     assert steps.removable(resident, desired, {}, now=40.0, drain_s=30.0) == frozenset()
+
+
+def test_champions_are_loaded_last_so_that_an_engine_gives_up_others_first() -> None:
+    aliases = [Alias("a", champion="a@1"), Alias("b", champion="b@2", previous="b@1")]
+    assert steps.load_order({"b@2", "a@1", "b@1", "a@0"}, aliases) == ["a@0", "b@1", "a@1", "b@2"]

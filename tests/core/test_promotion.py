@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.core.promotion import (
+    BETS,
     Decision,
     GoldenScores,
     Pair,
@@ -22,8 +24,9 @@ from service.core.promotion import (
     worst,
 )
 
-POLICY = Policy(alpha=0.05, min_pairs=30, max_pairs=1000, max_shadow_s=600.0, golden_margin=0.03)
+POLICY = Policy(alpha=0.05, min_pairs=30, max_pairs=1000, max_shadow_s=600.0, golden_margin=0.03, indifference=0.02)
 unit = st.floats(0.0, 1.0)
+differences = st.lists(st.floats(-1.0, 1.0), max_size=60)
 
 
 def pairs(draw: random.Random, n: int, champion: float, candidate: float) -> list[Pair]:
@@ -31,12 +34,40 @@ def pairs(draw: random.Random, n: int, champion: float, candidate: float) -> lis
 
 
 def test_false_promotions_stay_below_alpha_under_continuous_peeking() -> None:
+    """The full simulation is `python -m benchmarks.promotion`."""
     runs, false = 400, 0
     for seed in range(runs):
         draw = random.Random(seed)
         differences = [p.candidate - p.champion for p in pairs(draw, 300, 0.7, 0.7)]
-        false += any(e_value(differences[:n]) >= 20.0 for n in range(30, 301, 5))
+        false += any(e_value(differences[:n]) >= 20.0 for n in range(30, 301, 10))
     assert false / runs <= 0.05
+
+
+def test_the_weights_of_the_bets_are_a_mixture_and_no_bet_can_lose_everything() -> None:
+    assert math.isclose(sum(weight for _, weight in BETS), 1.0)
+    assert all(0.0 < bet < 1.0 for bet, _ in BETS)
+    assert e_value([]) == pytest.approx(1.0)
+
+
+@given(st.integers(1, 20), st.floats(-0.5, 0.5))
+def test_a_fair_pair_leaves_the_evidence_where_it_is_on_average(n: int, null_mean: float) -> None:
+    """One more difference of ±spread around the null's mean: the expected e-value is the one before (a martingale)."""
+    before = [0.3] * n
+    spread = 1.0 - abs(null_mean)
+    after = [e_value([*before, null_mean + way * spread], null_mean=null_mean) for way in (1, -1)]
+    assert sum(after) / 2 == pytest.approx(e_value(before, null_mean=null_mean))
+
+
+@given(differences.flatmap(lambda found: st.tuples(st.just(found), st.permutations(found))))
+def test_the_order_in_which_labels_come_changes_nothing(found: tuple[list[float], list[float]]) -> None:
+    assert e_value(found[0]) == pytest.approx(e_value(found[1]))
+
+
+@given(differences, st.floats(-0.5, 0.5), st.floats(0.0, 0.4))
+def test_a_weaker_claim_has_no_less_evidence(found: list[float], null_mean: float, less: float) -> None:
+    """What speaks against a mean of at most m speaks against one of at most m - x."""
+    weaker = e_value(found, null_mean=null_mean - less)
+    assert weaker >= e_value(found, null_mean=null_mean) * (1 - 1e-9)
 
 
 def test_a_large_gain_is_promoted_within_few_pairs() -> None:
@@ -49,7 +80,16 @@ def test_a_large_gain_is_promoted_within_few_pairs() -> None:
 def test_a_worse_candidate_is_rejected() -> None:
     ruling = judge_shadow(pairs(random.Random(1), 100, 0.95, 0.5), POLICY, elapsed_s=10.0)
     assert ruling.decision is Decision.REJECT
-    assert "worse" in ruling.reasons[0]
+    assert "no gain of 2.0%" in ruling.reasons[0]
+
+
+def test_a_gain_within_the_indifference_is_rejected_before_the_samples_run_out() -> None:
+    even = [Pair(1.0, 1.0)] * 200
+    patient = replace(POLICY, indifference=0.0)
+    assert judge_shadow(even, replace(POLICY, indifference=0.05), elapsed_s=1.0).decision is Decision.REJECT
+    assert judge_shadow(even, patient, elapsed_s=1.0).decision is Decision.HOLD
+    worse = judge_shadow(pairs(random.Random(1), 100, 0.95, 0.5), patient, elapsed_s=10.0)
+    assert "no gain (evidence" in worse.reasons[0]
 
 
 @given(st.lists(st.tuples(unit, unit), max_size=29))
@@ -58,18 +98,29 @@ def test_below_the_minimum_nothing_is_promoted(scores: list[tuple[float, float]]
     assert found.decision is Decision.HOLD
 
 
+def test_the_minimum_holds_back_the_strongest_case() -> None:
+    better, worse = [Pair(0.0, 1.0)] * 30, [Pair(1.0, 0.0)] * 30
+    assert judge_shadow(better[1:], POLICY, elapsed_s=1.0).decision is Decision.HOLD
+    assert judge_shadow(worse[1:], POLICY, elapsed_s=1.0).decision is Decision.HOLD
+    assert judge_shadow(better, POLICY, elapsed_s=1.0).decision is Decision.PROMOTE
+    assert judge_shadow(worse, POLICY, elapsed_s=1.0).decision is Decision.REJECT
+
+
 @given(st.lists(st.tuples(unit, unit), min_size=40, max_size=60), st.integers(0, 39))
 def test_one_nan_holds(scores: list[tuple[float, float]], where: int) -> None:
     broken = [Pair(*s) for s in scores]
     broken[where] = Pair(0.0, math.nan)
-    assert judge_shadow(broken, POLICY, elapsed_s=1.0).decision is Decision.HOLD
+    for elapsed_s in (1.0, POLICY.max_shadow_s):
+        assert judge_shadow(broken, POLICY, elapsed_s=elapsed_s).decision is Decision.HOLD
 
 
 def test_samples_and_time_run_out() -> None:
     even = [Pair(1.0, 1.0)] * POLICY.max_pairs
     assert judge_shadow(even, POLICY, elapsed_s=1.0).decision is Decision.REJECT
     assert judge_shadow(even[:50], POLICY, elapsed_s=600.0).decision is Decision.REJECT
+    assert "within 50 pairs" in judge_shadow(even[:50], replace(POLICY, max_pairs=50), elapsed_s=1.0).reasons[0]
     assert judge_shadow([], POLICY, elapsed_s=600.0).decision is Decision.REJECT
+    assert judge_shadow(even[:5], POLICY, elapsed_s=600.0).decision is Decision.REJECT
     assert judge_shadow(even[:50], POLICY, elapsed_s=1.0).decision is Decision.HOLD
 
 

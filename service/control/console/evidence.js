@@ -10,6 +10,7 @@ const DECISIONS = { promote: ["good", "Promote"], hold: ["busy", "Not yet"], rej
 export function evidenceBlocks(cycle) {
   const { drift, examples, job, shadow, watch } = cycle.evidence;
   return [
+    !cycle.is_open && cycle.explanation && h("p", {}, cycle.explanation),
     drift && block("Why it opened", h("ul", { class: "reasons" }, (drift.reasons ?? []).map((reason) => h("li", {}, reason)))),
     examples && cycle.state === "open" && gathering(examples),
     (cycle.job || job?.training) && training(cycle.job, job ?? {}),
