@@ -267,7 +267,7 @@ def _cycle() -> Sequence[Any]:
 
 
 def _capture() -> Sequence[Any]:
-    offers = f'{ALIAS}, outcome!="offered"'
+    ran = f'{ALIAS}, outcome=~"sent|failed|yielded"'
     return [
         chart(
             "Records shipped and lost",
@@ -285,10 +285,13 @@ def _capture() -> Sequence[Any]:
         ),
         chart(
             "Shadow requests",
-            "What became of the requests offered to the candidate. Shed is healthy under load, failed is not.",
+            "What became of the requests offered to the candidate. Yielded to clients (and tried again) and shed are "
+            "healthy under load, failed is not.",
             "reqps",
-            [Query(or_zero(rate("trimtab_mirror_requests_total", "alias", "outcome", where=offers), "alias"),
-                   "{{alias}} {{outcome}}")],
+            [Query(or_zero(rate("trimtab_mirror_requests_total", "alias", "outcome", where=ran), "alias"),
+                   "{{alias}} {{outcome}}"),
+             Query(or_zero(rate("trimtab_mirror_shed_total", "alias", "reason", where=ALIAS), "alias"),
+                   "{{alias}} shed: {{reason}}")],
             width=6, stacked=True,
         ),
         chart(

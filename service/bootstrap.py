@@ -6,10 +6,8 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
-import uvicorn
 from prometheus_client import CollectorRegistry, start_http_server
 
 from service.control.app import create_control_app
@@ -27,6 +25,7 @@ from service.drivers.store import open_store
 from service.drivers.vllm import VllmEngine
 from service.gateway.app import create_app
 from service.gateway.gateway import Gateway
+from service.gateway.server import Server
 from service.ports import Blobs, Store
 from service.processes import check_port_free, lower_priority, note, stop_on_signals
 from service.settings import Settings
@@ -37,18 +36,6 @@ if TYPE_CHECKING:
 
 REQUEST_ID_SECRET = "request-ids"
 OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-
-
-class _Server(uvicorn.Server):
-    """Unready from the signal on, while open requests end."""
-
-    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
-        super().__init__(config)
-        self._gateway = gateway
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._gateway.drain()
-        super().handle_exit(sig, frame)
 
 
 @contextlib.asynccontextmanager
@@ -130,18 +117,8 @@ async def run_serve(settings: Settings) -> None:
             store, settings, authorize=authorize, on_change=gateway.refresh, clock=clock, adapters=add_adapter
         )
         app = create_app(gateway, control=control)
-        config = uvicorn.Config(
-            app,
-            host=server.host,
-            port=server.port,
-            loop="none",
-            http="httptools",
-            log_level=settings.log_level,
-            access_log=False,
-            timeout_graceful_shutdown=int(server.drain_s),
-        )
         note(f"serving on http://{server.host}:{server.port} (console: /console, API: /docs)")
-        await _Server(config, gateway).serve()
+        await Server(app, gateway, settings).serve()
 
 
 async def run_controller(settings: Settings, config: Path | None) -> None:

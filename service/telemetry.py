@@ -62,6 +62,9 @@ class GatewayMetrics:
         self.mirror_requests = Counter(
             "trimtab_mirror_requests", "Shadow requests by outcome.", ("alias", "outcome"), registry=registry
         )
+        self.mirror_shed = Counter(
+            "trimtab_mirror_shed", "Shadow requests that never ran.", ("alias", "reason"), registry=registry
+        )
         self.engine_up = Gauge("trimtab_engine_up", "1 while the engine is ready.", ("engine",), registry=registry)
         self.routing_age = Gauge(
             "trimtab_routing_table_age_seconds", "Since the routing table was last confirmed.", registry=registry

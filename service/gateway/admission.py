@@ -42,7 +42,7 @@ class Lane:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.leave()
-            else:
+            elif turn in self._queue:  # else `leave` has passed it over already
                 self._queue.remove(turn)
             raise
 
@@ -72,8 +72,3 @@ class Admission:
             self._metrics.in_flight.labels(alias).set_function(lambda: lane.in_flight)
             self._metrics.queued.labels(alias).set_function(lambda: lane.queued)
         return lane
-
-    @property
-    def in_flight(self) -> int:
-        """Client requests at the engines, all aliases together."""
-        return sum(lane.in_flight for lane in self._lanes.values())

@@ -6,8 +6,11 @@ from typing import Any
 
 import msgspec
 
+from service.gateway.embeddings import EmbeddingsParams
 from service.gateway.feedback import FeedbackBody
+from service.gateway.messages_params import CountTokensParams, MessagesParams
 from service.gateway.params import ChatParams, CompletionParams
+from service.gateway.responses_params import ResponsesParams
 
 _REFS = "#/components/schemas/{name}"
 _ERROR = "ApiError"
@@ -15,6 +18,10 @@ _ERROR = "ApiError"
 _POSTS: tuple[tuple[str, type, str, str], ...] = (
     ("/v1/chat/completions", ChatParams, "200", "Answer a conversation; streams with stream: true."),
     ("/v1/completions", CompletionParams, "200", "Continue a text; streams with stream: true."),
+    ("/v1/responses", ResponsesParams, "200", "Answer an input; nothing is stored; streams with stream: true."),
+    ("/v1/messages", MessagesParams, "200", "Answer a conversation, Anthropic's way; streams with stream: true."),
+    ("/v1/messages/count_tokens", CountTokensParams, "200", "How many tokens such a conversation has."),
+    ("/v1/embeddings", EmbeddingsParams, "200", "Turn texts into vectors, where an embedding engine is configured."),
     ("/v1/feedback", FeedbackBody, "202", "Rate a reply, or say what it should have been."),
 )
 

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive
 
 from service.core.records import Capture
 from service.core.routing import Target
 from service.gateway.asgi import ClientGone
+from service.gateway.ask import Ask
+from service.gateway.dialects import OPENAI, Dialect
 from service.gateway.limits import Allowance
-from service.gateway.protocol import Ask
 from service.gateway.reading import Reader, Said
 from service.gateway.tally import Timing
 
@@ -32,13 +33,14 @@ class Exchange:
 
     request_id: str
     at: float
+    dialect: Dialect = OPENAI
     started: float = field(default_factory=perf_counter)
     source: str | None = None
     tenant: str | None = None
     allowance: Allowance | None = None
     trace: Mapping[str, str] = field(default_factory=dict)
     span: Span | None = None
-    ask: Ask | None = None
+    ask: Ask[Any] | None = None
     target: Target | None = None
     engine: str | None = None
     status: int = 500
@@ -46,7 +48,7 @@ class Exchange:
     head_sent: bool = False
     first_at: float | None = None
     last_at: float | None = None
-    reader: Reader = field(default_factory=Reader)
+    reader: Reader | None = None
 
     def timing(self) -> Timing:
         streamed = self.ask is not None and self.ask.stream
@@ -58,6 +60,8 @@ class Exchange:
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         told = [(b"x-request-id", self.request_id.encode())]
+        if self.dialect.id_header is not None:
+            told.append((self.dialect.id_header, self.request_id.encode()))
         if self.target is not None:
             told.append((b"x-trimtab-adapter", self.target.adapter.encode()))
         if self.allowance is not None:
@@ -65,8 +69,8 @@ class Exchange:
         return told
 
     def capture(self, said: Said, timing: Timing, *, content: bool) -> Capture | None:
-        """The record of an answered request; None for one that no engine saw."""
-        if self.ask is None or self.target is None or self.engine is None:
+        """The record of an answered request; None for one that no engine saw or that says nothing."""
+        if self.ask is None or self.target is None or self.engine is None or not self.ask.captured:
             return None
         return Capture(
             request_id=self.request_id,

@@ -10,8 +10,8 @@ from msgspec import Meta, Struct
 
 from service.core.errors import BadRequest, NotFound
 from service.core.records import Feedback
+from service.gateway.ask import decode
 from service.gateway.ids import RequestIds
-from service.gateway.protocol import decode
 
 _RATINGS = {"up": 1.0, "down": -1.0}
 

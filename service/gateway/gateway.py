@@ -14,10 +14,12 @@ from service.core.records import Capture, Key, Scope
 from service.core.routing import RoutingTable
 from service.gateway.admission import Admission
 from service.gateway.capture import Outbox
+from service.gateway.embedders import Embedders
 from service.gateway.exchange import Exchange
 from service.gateway.ids import RequestIds
 from service.gateway.keyring import Keyring
 from service.gateway.mirror import Mirror
+from service.gateway.occupancy import Occupancy
 from service.gateway.proxy import Proxy
 from service.gateway.table import Routes
 from service.gateway.tally import Tally
@@ -66,21 +68,24 @@ class Gateway:
         self._spans = spans
         self._keyring = Keyring(settings.server.keys_required)
         self._routes = Routes()
+        self._embedders = Embedders(settings.embedding_engines)
         self._upstream = Upstream(connect_timeout_s=settings.gateway.connect_timeout_s, key=settings.engine_key)
         self._outbox = Outbox(settings.state_dir / "spool", settings.capture, sink, metrics, clock)
         admission = Admission(settings.gateway, metrics)
+        occupancy = Occupancy()
         ids = RequestIds(secret)
         self._mirror = Mirror(
-            settings.mirror, routes=self._routes, admission=admission, upstream=self._upstream, metrics=metrics,
-            clock=clock, record=self._outbox.put,
+            settings, routes=self._routes, occupancy=occupancy, upstream=self._upstream, metrics=metrics, clock=clock,
+            record=self._outbox.put,
         )  # fmt: skip
         proxy = Proxy(
-            settings, keyring=self._keyring, routes=self._routes, admission=admission, upstream=self._upstream, ids=ids,
-            tally=Tally(metrics), clock=clock, told=self._told, spans=spans,
+            settings, keyring=self._keyring, routes=self._routes, embedders=self._embedders, occupancy=occupancy,
+            admission=admission, upstream=self._upstream, ids=ids, tally=Tally(metrics), clock=clock, told=self._told,
+            spans=spans,
         )  # fmt: skip
         self.v1 = V1(
-            settings.gateway, proxy=proxy, keyring=self._keyring, routes=self._routes, ids=ids, outbox=self._outbox,
-            metrics=metrics, clock=clock,
+            settings.gateway, proxy=proxy, keyring=self._keyring, routes=self._routes, embedders=self._embedders,
+            ids=ids, outbox=self._outbox, metrics=metrics, clock=clock,
         )  # fmt: skip
         self._tasks: list[asyncio.Task[None]] = []
         self._serving = False
@@ -144,13 +149,21 @@ class Gateway:
             return
         self._outbox.put(capture)
         if capture.status == 200 and capture.error is None and exchange.ask and exchange.target:
-            self._mirror.offer(exchange.request_id, exchange.ask, exchange.target)
+            tokens = capture.prompt_tokens + capture.completion_tokens
+            self._mirror.offer(exchange.request_id, exchange.ask, exchange.target, tokens)
 
     async def _probe(self) -> None:
+        await asyncio.gather(*map(self._learn_models, self._embedders.engines))
         engines = [engine.url for engine in self._routes.table.engines] if self._routes.table else []
         answers = await asyncio.gather(*map(self._upstream.answers, engines))
         for url, answered in zip(engines, answers, strict=True):
             self._routes.probed(url, answered)
+
+    async def _learn_models(self, engine: str) -> None:
+        models = await self._upstream.models(engine)
+        self._routes.probed(engine, models is not None)
+        if models is not None:
+            self._embedders.listed(engine, models)
 
     async def _read_keys(self) -> None:
         self._keyring.swap(await self._load_keys())

@@ -18,6 +18,7 @@ _MEMBER = b',"logprobs":{'
 _END = b'},"finish_reason":'
 _NULLED = b',"logprobs":null'
 _NO_CHOICES = b',"choices":[]'
+_EMPTY = b'"delta":{},"logprobs":null,"finish_reason":null'
 _NAME = b'"logprobs"'
 _NULL = b'"logprobs":null'
 _DATA = b"data: "
@@ -59,8 +60,21 @@ def hide_logprobs(data: bytes) -> bytes:
 def hide_usage(events: bytes) -> bytes:
     """Whole server-sent events without the one that carries usage only."""
     found = events.find(_NO_CHOICES)
-    if found < 0:
-        return events
+    return events if found < 0 else _without(events, found)
+
+
+def hide_empty(events: bytes) -> bytes:
+    """Without events that carried log-probabilities only: vLLM sends none such where nobody asks for them."""
+    found = events.find(_EMPTY)
+    while found >= 0:
+        shorter = _without(events, found)
+        found = shorter.find(_EMPTY) if len(shorter) < len(events) else -1
+        events = shorter
+    return events
+
+
+def _without(events: bytes, found: int) -> bytes:
+    """Cut the event around this byte."""
     start = events.rfind(_GAP, 0, found)
     start = 0 if start < 0 else start + len(_GAP)
     end = events.find(_GAP, found)

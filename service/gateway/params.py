@@ -30,6 +30,16 @@ LogitBias = Annotated[
 Flag = Maybe[bool]
 Label = Maybe[Annotated[str, Meta(max_length=512)]]
 Schema = Maybe[dict[str, Any]]
+Model = Annotated[str, Meta(min_length=1, max_length=512)]
+Temperature = Maybe[Annotated[float, Meta(ge=0, le=2)]]
+TopP = Maybe[Annotated[float, Meta(gt=0, le=1)]]
+TopK = Maybe[Annotated[int, Meta(ge=-1, le=2**31)]]
+MinP = Maybe[Annotated[float, Meta(ge=0, le=1)]]
+Repetition = Maybe[Annotated[float, Meta(gt=0, le=10)]]
+Seed = Maybe[Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]]
+StopTexts = Annotated[list[StopText], Meta(max_length=16)]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Metadata = Maybe[Annotated[dict[str, Annotated[str, Meta(max_length=512)]], Meta(max_length=16)]]
 
 
 class Closed(Struct, forbid_unknown_fields=True):
@@ -140,20 +150,20 @@ class TemplateSwitches(Closed):
 class Common(Closed, kw_only=True):
     """What chat and plain completions share."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=512)]
+    model: Model
     stream: Maybe[bool] = UNSET
     stream_options: Maybe[StreamOptions] = UNSET
     n: Maybe[Annotated[int, Meta(ge=1, le=MAX_N)]] = UNSET
     max_tokens: Maybe[Count] = UNSET
-    temperature: Maybe[Annotated[float, Meta(ge=0, le=2)]] = UNSET
-    top_p: Maybe[Annotated[float, Meta(gt=0, le=1)]] = UNSET
-    top_k: Maybe[Annotated[int, Meta(ge=-1, le=2**31)]] = UNSET
-    min_p: Maybe[Annotated[float, Meta(ge=0, le=1)]] = UNSET
+    temperature: Temperature = UNSET
+    top_p: TopP = UNSET
+    top_k: TopK = UNSET
+    min_p: MinP = UNSET
     frequency_penalty: Penalty = UNSET
     presence_penalty: Penalty = UNSET
-    repetition_penalty: Maybe[Annotated[float, Meta(gt=0, le=10)]] = UNSET
-    seed: Maybe[Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]] = UNSET
-    stop: Maybe[StopText | Annotated[list[StopText], Meta(max_length=16)]] = UNSET
+    repetition_penalty: Repetition = UNSET
+    seed: Seed = UNSET
+    stop: Maybe[StopText | StopTexts] = UNSET
     stop_token_ids: TokenIds = UNSET
     include_stop_str_in_output: Flag = UNSET
     ignore_eos: bool | UnsetType = UNSET
@@ -173,12 +183,12 @@ class ChatParams(Common, kw_only=True):
     tools: Maybe[Annotated[list[Tool], Meta(max_length=128)]] = UNSET
     tool_choice: Maybe[Literal["none", "auto", "required"] | NamedTool] = UNSET
     parallel_tool_calls: Flag = UNSET
-    reasoning_effort: Maybe[Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]] = UNSET
+    reasoning_effort: Maybe[Effort] = UNSET
     include_reasoning: bool | UnsetType = UNSET
     chat_template_kwargs: Maybe[TemplateSwitches] = UNSET
     # OpenAI's own bookkeeping: taken, so that its clients work unchanged, and not passed on.
     store: Flag = UNSET
-    metadata: Maybe[Annotated[dict[str, Annotated[str, Meta(max_length=512)]], Meta(max_length=16)]] = UNSET
+    metadata: Metadata = UNSET
     service_tier: Label = UNSET
     safety_identifier: Label = UNSET
     prompt_cache_key: Label = UNSET
@@ -193,12 +203,3 @@ class CompletionParams(Common, kw_only=True):
     echo: Flag = UNSET
     suffix: Maybe[Text] = UNSET
     best_of: Maybe[Literal[1]] = UNSET
-
-
-NOT_PASSED_ON = {
-    ChatParams: (
-        "user", "store", "metadata", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
-        "verbosity", "modalities",
-    ),
-    CompletionParams: ("user", "best_of"),
-}  # fmt: skip

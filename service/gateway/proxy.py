@@ -7,11 +7,12 @@ changed only to hide what was asked for on the side: log-probabilities and the u
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from hashlib import blake2b
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from starlette.types import Receive, Scope, Send
@@ -21,14 +22,17 @@ from service.core.records import Capture
 from service.core.records import Scope as KeyScope
 from service.core.routing import Target, resolve
 from service.gateway.admission import Admission
-from service.gateway.asgi import JSON, SSE, ClientGone, error_event, header, read_body, send_bytes, send_error
+from service.gateway.asgi import JSON, SSE, ClientGone, error_headers, read_body, send_bytes, send_json
+from service.gateway.ask import Ask, Kind
+from service.gateway.dialects import DIALECTS
+from service.gateway.embedders import Embedders
 from service.gateway.exchange import Exchange, Listening
-from service.gateway.hiding import hide_logprobs, hide_usage
+from service.gateway.hiding import hide_empty, hide_logprobs, hide_usage
 from service.gateway.ids import RequestIds
 from service.gateway.keyring import Keyring
 from service.gateway.limits import Allowances
-from service.gateway.protocol import Ask, Kind, read_ask
-from service.gateway.reading import DONE
+from service.gateway.occupancy import Occupancy
+from service.gateway.protocol import read_ask
 from service.gateway.retries import RetryBudget
 from service.gateway.table import Routes
 from service.gateway.tally import UNKNOWN, Tally
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 CLIENT_GONE = 499
+_LAST_WORDS_S = 1.0
 MAX_EVENT_BYTES = 4 * 2**20
 
 Told = Callable[[Exchange, Capture], None]
@@ -50,7 +55,7 @@ Told = Callable[[Exchange, Capture], None]
 
 
 class Proxy:
-    """Answers /v1/chat/completions and /v1/completions."""
+    """Answers every `Kind` of request."""
 
     def __init__(
         self,
@@ -58,6 +63,8 @@ class Proxy:
         *,
         keyring: Keyring,
         routes: Routes,
+        occupancy: Occupancy,
+        embedders: Embedders,
         admission: Admission,
         upstream: Upstream,
         ids: RequestIds,
@@ -69,6 +76,8 @@ class Proxy:
         self._settings = settings
         self._keyring = keyring
         self._routes = routes
+        self._occupancy = occupancy
+        self._embedders = embedders
         self._admission = admission
         self._upstream = upstream
         self._ids = ids
@@ -82,7 +91,7 @@ class Proxy:
 
     async def answer(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
         now = self._clock.now()
-        exchange = Exchange(self._ids.new(now), now, trace=trace_headers(scope))
+        exchange = Exchange(self._ids.new(now), now, DIALECTS[kind], trace=trace_headers(scope))
         if self._spans is not None:
             exchange.span, exchange.trace = self._spans.begin(kind.value, exchange.trace, exchange.request_id)
         try:
@@ -98,9 +107,8 @@ class Proxy:
             await self._fail(exchange, send, late)
         except TrimtabError as error:
             await self._fail(exchange, send, error)
-        except asyncio.CancelledError:
-            exchange.error = "The gateway stopped."
-            raise
+        except asyncio.CancelledError:  # the server's time to drain is over
+            await self._fail(exchange, send, Unavailable("The gateway stopped; ask again.", retry_after_s=1.0))
         except Exception:
             _log.exception("request %s failed", exchange.request_id)
             await self._fail(exchange, send, TrimtabError("The gateway failed; its log names the request's id."))
@@ -108,8 +116,7 @@ class Proxy:
             self._tell(kind, exchange)
 
     async def _admit(self, kind: Kind, exchange: Exchange, scope: Scope, receive: Receive) -> None:
-        authorization = header(scope, b"authorization")
-        key = self._keyring.check(authorization.decode("latin-1") if authorization else None, KeyScope.INFER)
+        key = self._keyring.check(exchange.dialect.key(scope), KeyScope.INFER)
         if key is not None:
             exchange.tenant = key.id
             exchange.allowance = self._allowances.of(key, exchange.at)
@@ -117,16 +124,22 @@ class Proxy:
                 exchange.allowance.enter(exchange.at)
         body = await read_body(scope, receive, self._settings.gateway.max_body_bytes)
         ask = exchange.ask = read_ask(kind, body, self._settings.gateway)
+        exchange.reader = ask.reader()
+        exchange.target = self._target(ask, exchange.request_id)
+        if ask.user:
+            exchange.source = f"user:{blake2b(ask.user.encode(), digest_size=8).hexdigest()}"
+        elif key is not None:
+            exchange.source = f"key:{key.id}"
+
+    def _target(self, ask: Ask[Any], request_id: str) -> Target:
+        if ask.kind is Kind.EMBEDDINGS:
+            return self._embedders.resolve(ask.model)
         table = self._routes.table
         if table is None:
             raise Unavailable(
                 "The routing table has not been read from the store yet; retry shortly.", retry_after_s=1.0
             )
-        exchange.target = resolve(table, ask.model, ask.user or exchange.request_id)
-        if ask.user:
-            exchange.source = f"user:{blake2b(ask.user.encode(), digest_size=8).hexdigest()}"
-        elif key is not None:
-            exchange.source = f"key:{key.id}"
+        return resolve(table, ask.model, ask.user or request_id)
 
     async def _serve(self, exchange: Exchange, listening: Listening, send: Send) -> None:
         ask, target = exchange.ask, exchange.target
@@ -157,9 +170,10 @@ class Proxy:
             lane.leave()
 
     async def _ask_engine(
-        self, exchange: Exchange, ask: Ask, target: Target, engine: str, listening: Listening, send: Send
+        self, exchange: Exchange, ask: Ask[Any], target: Target, engine: str, listening: Listening, send: Send
     ) -> None:
         self._routes.entered(engine)
+        self._occupancy.entered(engine, target.adapter)
         try:
             body = ask.engine_body(target.served_model, confidence=self._measure, tenant=exchange.tenant)
             reply = await self._upstream.open(engine, ask.kind.value, body, exchange.request_id, exchange.trace)
@@ -175,9 +189,10 @@ class Proxy:
             reply.release()
         finally:
             self._routes.left(engine)
+            self._occupancy.left(engine, target.adapter, self._clock.now())
 
     async def _pass_whole(
-        self, exchange: Exchange, ask: Ask, reply: aiohttp.ClientResponse, listening: Listening, send: Send
+        self, exchange: Exchange, ask: Ask[Any], reply: aiohttp.ClientResponse, listening: Listening, send: Send
     ) -> None:
         try:
             body = await reply.read()
@@ -188,15 +203,18 @@ class Proxy:
         exchange.head_sent = True
         listening.complete()
         await send_bytes(send, 200, shown, [JSON, *exchange.headers()])
+        assert exchange.reader is not None
         exchange.reader.whole(body)
 
     async def _pass_stream(
-        self, exchange: Exchange, ask: Ask, reply: aiohttp.ClientResponse, listening: Listening, send: Send
+        self, exchange: Exchange, ask: Ask[Any], reply: aiohttp.ClientResponse, listening: Listening, send: Send
     ) -> None:
         hides_logprobs = self._measure and not ask.wants_logprobs
         hides_usage = not ask.wants_usage
         read = reply.content.readany
+        assert exchange.reader is not None
         feed = exchange.reader.feed
+        ended = exchange.dialect.ended
         rest = b""
         done = False
         while True:
@@ -218,13 +236,13 @@ class Proxy:
                     continue
             exchange.last_at = perf_counter()
             feed(data)
-            shown = hide_logprobs(data) if hides_logprobs else data
+            shown = hide_empty(hide_logprobs(data)) if hides_logprobs else data
             if hides_usage:
                 shown = hide_usage(shown)
             if not exchange.head_sent:
                 exchange.first_at = exchange.last_at
                 await self._start_stream(exchange, send)
-            done = data.endswith(DONE)
+            done = ended(data)
             if shown:
                 await send({"type": "http.response.body", "body": shown, "more_body": True})
         if not done:
@@ -245,10 +263,15 @@ class Proxy:
 
     async def _fail(self, exchange: Exchange, send: Send, error: TrimtabError) -> None:
         exchange.status, exchange.error = error.status, error.message
-        if not exchange.head_sent:
-            await send_error(send, error, exchange.headers())
-        else:
-            await send({"type": "http.response.body", "body": error_event(error)})
+        # A client that takes nothing does not take this either.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_S):
+                if not exchange.head_sent:
+                    body = exchange.dialect.error(error, exchange.request_id)
+                    await send_json(send, error.status, body, [*error_headers(error), *exchange.headers()])
+                else:
+                    event = exchange.dialect.event(error, exchange.request_id)
+                    await send({"type": "http.response.body", "body": event})
 
     def _tell(self, kind: Kind, exchange: Exchange) -> None:
         capture = self._count(exchange)
@@ -265,6 +288,7 @@ class Proxy:
             self._tally.refused(alias, adapter, exchange.status)
             return None
         timing = exchange.timing()
+        assert exchange.reader is not None
         said = exchange.reader.said()
         if exchange.allowance is not None:
             exchange.allowance.charge(said.prompt_tokens + said.completion_tokens)

@@ -18,7 +18,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from service import __version__
 from service.core.records import Capture
 
-OPERATIONS = {"chat/completions": "chat", "completions": "text_completion"}
+OPERATIONS = {
+    "chat/completions": "chat", "responses": "chat", "messages": "chat", "completions": "text_completion",
+}  # fmt: skip
 
 _context = TraceContextTextMapPropagator()
 

@@ -21,7 +21,19 @@ _IDLE_S = 4.0
 
 _MAX_ERROR_BYTES = 64 * 1024
 _LARGE_BODY = 2**20
-_READ_BUFFER = 2**18
+_READ_BUFFER = 2**16
+"""Of each reply, and as much again: what a client who stops reading makes us hold."""
+
+
+class _Card(msgspec.Struct):
+    id: str
+
+
+class _Cards(msgspec.Struct):
+    data: list[_Card]
+
+
+_models = msgspec.json.Decoder(_Cards)
 
 
 class EngineLost(EngineFailed):
@@ -70,6 +82,18 @@ class Upstream:
         except (aiohttp.ClientError, OSError):
             return False
 
+    async def models(self, engine: str) -> frozenset[str] | None:
+        """The names of what the engine serves; None if it does not answer in time."""
+        if self._session is None:
+            return None
+        timeout = aiohttp.ClientTimeout(total=self._connect_timeout_s)
+        try:
+            async with self._session.get(f"{engine}/v1/models", headers=self._headers, timeout=timeout) as reply:
+                cards = _models.decode(await reply.read()).data if reply.status == 200 else None
+        except (aiohttp.ClientError, OSError, ValueError):
+            return None
+        return None if cards is None else frozenset(card.id for card in cards)
+
     async def open(
         self, engine: str, path: str, body: bytes, request_id: str, trace: Mapping[str, str] = NO_TRACE
     ) -> aiohttp.ClientResponse:
@@ -108,6 +132,8 @@ def refusal(status: int, body: bytes) -> TrimtabError:
     param = error.get("param") if isinstance(error, dict) and isinstance(error.get("param"), str) else None
     if status in {400, 422}:
         return BadRequest(message, param=param)
+    if status == 404 and not isinstance(error, dict):  # vLLM's word for a model that it lacks has more to it
+        return NotFound(f"The engine does not have this route: {message}", code="not_supported")
     if status == 404:
         return AdapterMissing(
             "The engine does not hold the adapter yet; retry shortly.", param="model", retry_after_s=1.0

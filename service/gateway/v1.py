@@ -10,13 +10,15 @@ from starlette.types import Receive, Scope, Send
 from service.core.errors import NotFound, TrimtabError, Unavailable
 from service.core.records import Scope as KeyScope
 from service.core.routing import RoutingTable
-from service.gateway.asgi import ClientGone, header, read_body, send_error, send_json
+from service.gateway.asgi import ClientGone, error_headers, read_body, send_json
+from service.gateway.ask import Kind
 from service.gateway.capture import Outbox
+from service.gateway.dialects import DIALECTS, OPENAI, any_key
+from service.gateway.embedders import Embedders
 from service.gateway.feedback import read_feedback
 from service.gateway.ids import RequestIds
 from service.gateway.keyring import Keyring
 from service.gateway.models import list_models, one_model
-from service.gateway.protocol import Kind
 from service.gateway.proxy import Proxy
 from service.gateway.table import Routes
 from service.ports import Clock
@@ -26,6 +28,7 @@ from service.telemetry import GatewayMetrics
 _log = logging.getLogger(__name__)
 
 _MODEL = "/v1/models/"
+_STORED = "/v1/responses/"
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -44,6 +47,7 @@ class V1:
         proxy: Proxy,
         keyring: Keyring,
         routes: Routes,
+        embedders: Embedders,
         ids: RequestIds,
         outbox: Outbox,
         metrics: GatewayMetrics,
@@ -53,6 +57,7 @@ class V1:
         self._proxy = proxy
         self._keyring = keyring
         self._routes = routes
+        self._embedders = embedders
         self._ids = ids
         self._outbox = outbox
         self._metrics = metrics
@@ -73,14 +78,15 @@ class V1:
         except ClientGone:
             return
         except TrimtabError as error:
-            extra = [(b"allow", self._allowed(scope["path"]))] if isinstance(error, MethodNotAllowed) else []
-            await send_error(send, error, [*extra, self._request_id()])
+            await self._refuse(scope, send, error)
         except Exception:
             _log.exception("%s %s failed", scope["method"], scope["path"])
-            await send_error(send, TrimtabError("The gateway failed; its log says why."), [self._request_id()])
+            await self._refuse(scope, send, TrimtabError("The gateway failed; its log says why."))
 
     def _route(self, scope: Scope) -> Handler:
         path, method = scope["path"], scope["method"]
+        if path.startswith(_STORED):
+            raise NotFound("Replies are not stored here, so that nobody can read another's: there is none to fetch.")
         if path not in self._handlers and path not in self._kinds and not path.startswith(_MODEL):
             raise NotFound(f"There is no {path}; /docs lists the routes.", code="unknown_url")
         allowed = self._allowed(path)
@@ -93,13 +99,22 @@ class V1:
             return b"POST"
         return self._handlers[path][0].encode() if path in self._handlers else b"GET"
 
+    async def _refuse(self, scope: Scope, send: Send, error: TrimtabError) -> None:
+        kind = self._kinds.get(scope["path"])
+        dialect = OPENAI if kind is None else DIALECTS[kind]
+        name, request_id = self._request_id()
+        extra = [(b"allow", self._allowed(scope["path"]))] if isinstance(error, MethodNotAllowed) else []
+        body = dialect.error(error, request_id.decode())
+        await send_json(send, error.status, body, [*error_headers(error), *extra, (name, request_id)])
+
     async def _models(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._check_key(scope, KeyScope.INFER)
-        await send_json(send, 200, list_models(self._table()), [self._request_id()])
+        await send_json(send, 200, list_models(self._table(), self._embedders.models), [self._request_id()])
 
     async def _model(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._check_key(scope, KeyScope.INFER)
-        await send_json(send, 200, one_model(self._table(), scope["path"][len(_MODEL) :]), [self._request_id()])
+        name = scope["path"][len(_MODEL) :]
+        await send_json(send, 200, one_model(self._table(), self._embedders.models, name), [self._request_id()])
 
     async def _feedback(self, scope: Scope, receive: Receive, send: Send) -> None:
         """202 means that it is on the disk here and will reach the store."""
@@ -116,8 +131,7 @@ class V1:
         await send_json(send, 202, reply, [self._request_id()])
 
     def _check_key(self, scope: Scope, wanted: KeyScope) -> None:
-        authorization = header(scope, b"authorization")
-        self._keyring.check(authorization.decode("latin-1") if authorization else None, wanted)
+        self._keyring.check(any_key(scope), wanted)
 
     def _table(self) -> RoutingTable:
         if self._routes.table is None:

@@ -26,6 +26,7 @@ from service.gateway.app import create_app
 from service.gateway.gateway import Gateway
 from service.settings import Settings
 from service.telemetry import GatewayMetrics
+from tests.service.gateway.apis import APIS
 
 BASE_MODEL = "base-model"
 ADAPTER = "support@111111111111"
@@ -52,12 +53,14 @@ class StubEngine:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.words = ["Hello", " wor", "ld"]
+        self.models = [BASE_MODEL]
         self.running = 0
         self.aborted = 0
         self.gate: asyncio.Event | None = None
         self.refusal: tuple[int, dict[str, Any]] | None = None
         self.refuses_model = ""
         self.dies_after: int | None = None
+        self.ends_after: int | None = None
         self.knows_priority = True
         self.pause_s = 0.0
 
@@ -66,6 +69,9 @@ class StubEngine:
             return
         if scope["path"] == "/health":
             await self._json(send, 200 if self.healthy else 503, {})
+            return
+        if scope["path"] == "/v1/models":
+            await self._json(send, 200, {"object": "list", "data": [{"id": name} for name in self.models]})
             return
         body = b""
         while True:
@@ -84,8 +90,7 @@ class StubEngine:
         if refusal:
             await self._json(send, *refusal)
             return
-        chat = scope["path"].endswith("chat/completions")
-        answering = asyncio.create_task(self._answer(chat, asked, send, self.gate))
+        answering = asyncio.create_task(self._answer(scope["path"], asked, send, self.gate))
         self.running += 1
         leaving = asyncio.create_task(receive())
         try:
@@ -99,19 +104,28 @@ class StubEngine:
             for task in (answering, leaving):
                 task.cancel()
 
-    async def _answer(self, chat: bool, asked: dict[str, Any], send: Any, gate: asyncio.Event | None) -> None:
+    async def _answer(self, path: str, asked: dict[str, Any], send: Any, gate: asyncio.Event | None) -> None:
         if gate is not None:
             await gate.wait()
+        if api := APIS.get(path):
+            whole, events = api(asked, self.words)
+        else:
+            chat = path.endswith("chat/completions")
+            whole, events = self._whole(chat, asked), self._events(chat, asked)
         if not asked.get("stream"):
-            await self._json(send, 200, self._whole(chat, asked))
+            await self._json(send, 200, whole)
             return
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        for number, event in enumerate(self._events(chat, asked)):
+        for number, event in enumerate(events):
             if self.dies_after is not None and number >= self.dies_after:
                 raise ConnectionError("the stub dies on purpose")
-            data = event if isinstance(event, str) else _dumps(event)
-            await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})
+            if number == self.ends_after:
+                break
+            name, content = event if isinstance(event, tuple) else ("", event)
+            data = content if isinstance(content, str) else _dumps(content)
+            told = f"event: {name}\ndata: {data}\n\n" if name else f"data: {data}\n\n"
+            await send({"type": "http.response.body", "body": told.encode(), "more_body": True})
             await asyncio.sleep(self.pause_s)
         await send({"type": "http.response.body", "body": b""})
 
@@ -341,6 +355,19 @@ async def make_world(tmp_path: Path) -> AsyncIterator[MakeWorld]:
             world.server = await stack.enter_async_context(contextlib.AsyncExitStack())
             world.url = await world.server.enter_async_context(serving(create_app(world.gateway, control=control)))
             return world
+
+        yield make
+
+
+@pytest.fixture
+async def make_stub() -> AsyncIterator[Callable[[], Awaitable[StubEngine]]]:
+    """Starts engines that no gateway knows yet."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make() -> StubEngine:
+            stub = StubEngine()
+            stub.url = await stack.enter_async_context(serving(stub))
+            return stub
 
         yield make
 

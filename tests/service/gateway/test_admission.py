@@ -56,9 +56,21 @@ async def test_a_cancelled_waiter_takes_no_place():
     assert lane.in_flight == 0
 
 
-async def test_lanes_are_apart_and_counted_together():
+async def test_a_waiter_that_is_cancelled_as_a_place_becomes_free_ends_as_cancelled():
+    lane = Lane(places=1, queue=5)
+    await lane.enter()
+    waiter = asyncio.create_task(lane.enter())
+    await asyncio.sleep(0)
+    waiter.cancel()
+    lane.leave()
+    await asyncio.gather(waiter, return_exceptions=True)
+    assert waiter.cancelled()
+    assert (lane.in_flight, lane.queued) == (0, 0)
+
+
+async def test_lanes_are_apart():
     admission = Admission(GatewaySettings(max_in_flight=1, max_queue=0), GatewayMetrics(CollectorRegistry()))
     await admission.lane("a").enter()
     await admission.lane("b").enter()
-    assert admission.in_flight == 2
+    assert [admission.lane(alias).in_flight for alias in "ab"] == [1, 1]
     assert admission.lane("a") is admission.lane("a")

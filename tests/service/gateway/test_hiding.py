@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.core.errors import EngineFailed
-from service.gateway.hiding import hide_logprobs, hide_usage
+from service.gateway.hiding import hide_empty, hide_logprobs, hide_usage
 
 TRICKY = st.sampled_from(
     ["logprobs", '"logprobs":{', ',"logprobs":{', '},"finish_reason":', '\\","logprobs":{"', "data: ", "\n\n", "\\",
@@ -98,6 +98,16 @@ def test_only_the_usage_event_is_dropped(before, after):
     kept = as_events(before) + as_events(after)
     assert hide_usage(as_events(before) + usage + as_events(after)) == kept
     assert hide_usage(kept) == kept
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(reply(), max_size=3), st.lists(reply(), max_size=2), st.integers(1, 3))
+def test_events_that_only_carried_log_probabilities_are_dropped(before, after, many):
+    """vLLM sends them while a tool's call is being parsed, and only where log-probabilities were asked for."""
+    empty = b'data: {"id":"x","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":null}]}\n\n'
+    last = b'data: {"id":"x","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}]}\n\n'
+    kept = as_events(before) + last + as_events(after)
+    assert hide_empty(as_events(before) + empty * many + last + as_events(after) + empty) == kept
 
 
 def test_a_reply_that_is_no_json_is_the_engines_fault():

@@ -1,4 +1,4 @@
-"""Shadow traffic: the candidate is asked after the client's last byte, within its budget, and can hurt nobody."""
+"""Shadow traffic: the candidate is asked after the client's last byte, in lulls, and can hurt nobody."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ CHAT = {"model": "support", "messages": [{"role": "user", "content": "Hi"}], "te
 
 def count(world, outcome):
     return world.metric("trimtab_mirror_requests_total", alias="support", outcome=outcome)
+
+
+def shed(world, reason):
+    return world.metric("trimtab_mirror_shed_total", alias="support", reason=reason)
 
 
 async def test_the_candidate_is_asked_the_same_with_a_later_priority(world, wait_until):
@@ -73,20 +77,84 @@ async def test_an_engine_without_priorities_is_asked_without(world, wait_until):
     assert sum("priority" in r for r in world.engine.requests) == 1
 
 
-@pytest.mark.parametrize("mirror", [{"max_live_in_flight": 1}, {"max_queue": 0}])
-async def test_shadows_are_shed_first(make_world, wait_until, mirror):
-    world = await make_world(mirror=mirror)
+async def test_what_finds_the_queue_full_is_shed(make_world, wait_until):
+    world = await make_world(mirror={"max_queue": 0})
     await world.route(candidate=CANDIDATE, mirror_ratio=1.0)
-    world.engine.gate = asyncio.Event()
     async with world.client() as http:
-        asked = [asyncio.create_task(http.post("/v1/chat/completions", json=CHAT)) for _ in range(6)]
-        await wait_until(lambda: world.engine.running == 6)
-        world.engine.gate.set()
-        replies = await asyncio.gather(*asked)
-    assert {r.status_code for r in replies} == {200}
-    await wait_until(lambda: count(world, "offered") == 6)
-    await wait_until(lambda: count(world, "shed") + count(world, "sent") == 6)
-    assert count(world, "shed") >= 4
+        assert (await http.post("/v1/chat/completions", json=CHAT)).status_code == 200
+    await wait_until(lambda: count(world, "offered") == 1)
+    assert (count(world, "shed"), shed(world, "queue_full")) == (1, 1)
+
+
+async def test_shadows_wait_while_clients_keep_the_engine_busy(make_world, wait_until):
+    world = await make_world(mirror={"max_live_ratio": 1 / 64})
+    await world.route(candidate=CANDIDATE, mirror_ratio=1.0)
+    async with world.client() as http:
+        world.engine.gate = asyncio.Event()
+        slow = [asyncio.create_task(http.post("/v1/chat/completions", json=CHAT)) for _ in range(2)]
+        await wait_until(lambda: world.engine.running == 2)
+        opened, world.engine.gate = world.engine.gate, None
+        await http.post("/v1/chat/completions", json=CHAT)
+        await asyncio.sleep(0.1)
+        assert (count(world, "offered"), len(world.engine.requests)) == (1, 3)
+        opened.set()
+        await asyncio.gather(*slow)
+    await wait_until(lambda: count(world, "sent") == 3)
+    assert count(world, "shed") == 0
+
+
+@pytest.mark.parametrize(
+    ("sections", "reason"),
+    [
+        ({"mirror": {"max_live_ratio": 0.0}}, "engine_busy"),
+        ({"engine": {"max_loras": 1}}, "lora_slots"),
+    ],
+)
+async def test_what_has_waited_too_long_is_shed_and_the_reason_counted(make_world, wait_until, sections, reason):
+    world = await make_world(**{**sections, "mirror": {**sections.get("mirror", {}), "deadline_s": 0.1}})
+    await world.route(candidate=CANDIDATE, mirror_ratio=1.0)
+    async with world.client() as http:
+        world.engine.gate = asyncio.Event()
+        slow = asyncio.create_task(http.post("/v1/chat/completions", json=CHAT))
+        await wait_until(lambda: world.engine.running == 1)
+        opened, world.engine.gate = world.engine.gate, None
+        await http.post("/v1/chat/completions", json=CHAT)
+        await wait_until(lambda: shed(world, reason) == 1)
+        opened.set()
+        await slow
+
+
+async def test_shadows_use_no_more_tokens_than_clients_earned_them(make_world, wait_until, monkeypatch):
+    monkeypatch.setattr("service.gateway.mirror._BUDGET_TOKENS", 20)
+    world = await make_world(mirror={"token_ratio": 0.0, "deadline_s": 0.1})
+    await world.route(candidate=CANDIDATE, mirror_ratio=1.0)
+    async with world.client() as http:
+        for _ in range(4):
+            await http.post("/v1/chat/completions", json=CHAT)
+    await wait_until(lambda: count(world, "sent") + count(world, "shed") == 4)
+    assert (count(world, "sent"), shed(world, "token_budget")) == (2, 2)
+
+
+async def test_running_shadows_yield_to_clients_and_are_tried_again(make_world, wait_until):
+    world = await make_world(mirror={"max_live_ratio": 1 / 64})
+    await world.route(candidate=CANDIDATE, mirror_ratio=1.0)
+    async with world.client() as http:
+        asked = asyncio.create_task(http.post("/v1/chat/completions", json=CHAT))
+        gate = world.engine.gate = asyncio.Event()
+        await wait_until(lambda: world.engine.running == 1)
+        shadow_gate = world.engine.gate = asyncio.Event()
+        gate.set()
+        await asked
+        await wait_until(lambda: world.engine.running == 1)
+        clients = [asyncio.create_task(http.post("/v1/chat/completions", json=CHAT)) for _ in range(3)]
+        await wait_until(lambda: count(world, "yielded") == 1)
+        await wait_until(lambda: world.engine.running == 3)
+        assert world.engine.aborted == 1
+        world.engine.gate = None
+        shadow_gate.set()
+        assert {reply.status_code for reply in await asyncio.gather(*clients)} == {200}
+    await wait_until(lambda: len(world.sink.shadows) == 4)
+    assert (count(world, "sent"), count(world, "failed")) == (4, 0)
 
 
 async def test_at_most_so_many_shadows_run(make_world, wait_until):

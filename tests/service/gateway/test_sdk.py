@@ -1,9 +1,10 @@
-"""The official openai client, unchanged, against the gateway over a stub engine (tests' own double for vLLM)."""
+"""The official clients, unchanged, against the gateway over a stub engine (tests' own double for vLLM)."""
 
 from __future__ import annotations
 
 import asyncio
 
+import anthropic
 import openai
 import pytest
 
@@ -30,6 +31,47 @@ async def test_the_synchronous_client(world):
 
     content, text, parts = await asyncio.to_thread(use)
     assert content == text == "".join(parts) == "Hello world"
+
+
+async def test_responses_through_the_synchronous_client(world):
+    def use() -> list[str]:
+        with openai.OpenAI(base_url=f"{world.url}/v1", api_key="none", max_retries=0) as client:
+            first = client.responses.create(model="support", input="Hi", instructions="Be short")
+            again = client.responses.create(model="support", input=[*MESSAGES, *first.output, *MESSAGES])
+            with client.responses.stream(model="support", input="Hi") as stream:
+                parts = [event.delta for event in stream if event.type == "response.output_text.delta"]
+                final = stream.get_final_response()
+            assert first._request_id.startswith("req_")
+            return [first.output_text, again.output_text, "".join(parts), final.output_text]
+
+    assert await asyncio.to_thread(use) == ["Hello world"] * 4
+
+
+async def test_anthropics_clients(world):
+    tools = [{"name": "find", "input_schema": {"type": "object"}}]
+    asked = {"model": "support", "max_tokens": 8, "messages": MESSAGES}
+
+    def use() -> list[str]:
+        with anthropic.Anthropic(base_url=world.url, api_key="none", max_retries=0) as client:
+            first = client.messages.create(**asked, system="Be short", metadata={"user_id": "ann"})
+            turns = [*MESSAGES, {"role": "assistant", "content": first.content}, *MESSAGES]
+            again = client.messages.create(**{**asked, "messages": turns})
+            with client.messages.stream(**asked) as stream:
+                parts = "".join(stream.text_stream)
+            beta = client.beta.messages.create(**asked, context_management={"edits": []}, betas=["x"])
+            called = client.messages.create(**asked, tools=tools).content[0]
+            result = {"type": "tool_result", "tool_use_id": called.id, "content": [{"type": "text", "text": "42"}]}
+            turns = [*MESSAGES, {"role": "assistant", "content": [called]}, {"role": "user", "content": [result]}]
+            answer = client.messages.create(**{**asked, "messages": turns})
+            assert client.messages.count_tokens(model="support", messages=MESSAGES).input_tokens == 7
+            assert (called.name, called.input) == ("find", {"a": "b"})
+            assert first._request_id.startswith("req_")
+            return [m.content[0].text for m in (first, again, beta, answer)] + [parts]
+
+    assert await asyncio.to_thread(use) == ["Hello world"] * 5
+    client = anthropic.AsyncAnthropic(base_url=world.url, api_key="none", max_retries=0)
+    async with client, client.messages.stream(**asked, tools=tools) as stream:
+        assert (await stream.get_final_message()).content[0].input == {"a": "b"}
 
 
 async def test_the_asynchronous_client_streams(world):

@@ -1,0 +1,41 @@
+"""A slow-loris attack as a process of its own, so that it does not slow the clients that are measured.
+
+    python -m tests.service.gateway.trickle PORT COUNT
+
+Each of COUNT connections sends half a head or half a body and then a byte a second; cut off, it comes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import sys
+
+import uvloop
+
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n"
+FIRST = (HEAD + b"x-slow: ", HEAD + b"\r\n{")
+
+
+async def trickle(port: int, first: bytes) -> None:
+    while True:
+        with contextlib.suppress(OSError, RuntimeError):  # uvloop's, when a connection is closed under it
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(first)
+            try:
+                while not reader.at_eof():
+                    await asyncio.sleep(1.0)
+                    writer.write(b" ")
+            finally:
+                writer.transport.abort()
+
+
+async def attack(port: int, count: int) -> None:
+    await asyncio.gather(*(trickle(port, FIRST[number % 2]) for number in range(count)))
+
+
+if __name__ == "__main__":
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    uvloop.run(attack(int(sys.argv[1]), int(sys.argv[2])))
