@@ -78,13 +78,13 @@ class Gateway:
             settings, routes=self._routes, occupancy=occupancy, upstream=self._upstream, metrics=metrics, clock=clock,
             record=self._outbox.put,
         )  # fmt: skip
-        proxy = Proxy(
+        self._proxy = Proxy(
             settings, keyring=self._keyring, routes=self._routes, embedders=self._embedders, occupancy=occupancy,
             admission=admission, upstream=self._upstream, ids=ids, tally=Tally(metrics), clock=clock, told=self._told,
             spans=spans,
         )  # fmt: skip
         self.v1 = V1(
-            settings.gateway, proxy=proxy, keyring=self._keyring, routes=self._routes, embedders=self._embedders,
+            settings.gateway, proxy=self._proxy, keyring=self._keyring, routes=self._routes, embedders=self._embedders,
             ids=ids, outbox=self._outbox, metrics=metrics, clock=clock,
         )  # fmt: skip
         self._tasks: list[asyncio.Task[None]] = []
@@ -111,6 +111,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._proxy.all_told()
         await self._mirror.stop()
         await self._upstream.stop()
         await self._outbox.stop()

@@ -88,8 +88,23 @@ class Proxy:
         self._allowances = Allowances()
         self._retries = RetryBudget()
         self._measure = settings.capture.enabled and settings.capture.confidence
+        self._open = 0
+
+    async def all_told(self) -> None:
+        """Return once no request is open: those that the server cut off have had their last words and their record."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2 * _LAST_WORDS_S):
+                while self._open:  # noqa: ASYNC110 - an event would cost every request
+                    await asyncio.sleep(0.01)
 
     async def answer(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
+        self._open += 1
+        try:
+            await self._answer(kind, scope, receive, send)
+        finally:
+            self._open -= 1
+
+    async def _answer(self, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
         now = self._clock.now()
         exchange = Exchange(self._ids.new(now), now, DIALECTS[kind], trace=trace_headers(scope))
         if self._spans is not None:

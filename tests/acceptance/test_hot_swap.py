@@ -15,10 +15,10 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.soak]
 
 
 async def test_every_reply_is_of_the_version_that_it_names(tmp_path: Path, scale) -> None:
-    swaps, adapters = scale(30, 1000), scale(4, 8)
+    swaps, adapters = scale(24, 1000), scale(3, 8)
     with engine(tmp_path, adapters) as (url, model, made):
         async with theatre(tmp_path, url, model, made) as stage:
-            played = await stage.play(swaps, period_s=scale(0.5, 1.0))
+            played = await stage.play(swaps, period_s=scale(0.4, 1.0))
             control = await stage.same_name_reload()
     seen, caught = played.verdicts(stage.known), control.verdicts(stage.known)
     print(f"\n{len(played.swaps)} swaps: {dict(seen)}; a reload under the same name: {dict(caught)}")

@@ -244,6 +244,14 @@ class FakeSink:
         raise NotImplementedError
 
 
+class PromptServer(uvicorn.Server):
+    """uvicorn looks every tenth of a second whether it shall end, which hundreds of tests would wait for."""
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await until(lambda: self.should_exit, timeout_s=600.0)
+
+
 @contextlib.asynccontextmanager
 async def serving(app: Any, *, graceful_s: int = 5) -> AsyncIterator[str]:
     """A real uvicorn on a free port of the loopback, with the application's lifespan; yields its URL."""
@@ -252,7 +260,7 @@ async def serving(app: Any, *, graceful_s: int = 5) -> AsyncIterator[str]:
         config = uvicorn.Config(
             app, http="httptools", log_level="error", access_log=False, timeout_graceful_shutdown=graceful_s
         )
-        server = uvicorn.Server(config)
+        server = PromptServer(config)
         task = asyncio.create_task(server.serve(sockets=[sock]))
         try:
             while not server.started:
