@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import msgspec
-from msgspec import UNSET, Struct, structs
+from msgspec import UNSET, structs
 
 from service.core.errors import BadRequest
 from service.core.records import Message
@@ -24,7 +24,15 @@ _AT = re.compile(r" - at (?:`key` in )?`\$\.?(.*)`$")
 _UNKNOWN = re.compile(r"contains unknown field `(.*?)`")
 _MISSING = re.compile(r"missing required field `(.*?)`")
 
-P = TypeVar("P", bound=Struct)
+
+class Named(Protocol):
+    """Every API's parameters name the model that is asked."""
+
+    @property
+    def model(self) -> str: ...
+
+
+P = TypeVar("P", bound=Named)
 
 
 class Kind(StrEnum):
@@ -59,8 +67,8 @@ class Ask(ABC, Generic[P]):
     kept_back: ClassVar[Mapping[str, Any]] = {}
 
     @property
-    @abstractmethod
-    def model(self) -> str: ...
+    def model(self) -> str:
+        return self.params.model
 
     @property
     @abstractmethod
@@ -97,7 +105,8 @@ class Ask(ABC, Generic[P]):
         return blake2b(_encoder.encode((self.user, head))[:HEAD_BYTES], digest_size=8).digest()
 
     def encode(self, changes: dict[str, Any]) -> bytes:
-        return _encoder.encode(structs.replace(self.params, **self.kept_back, **changes))
+        params: Any = self.params  # a Struct, which a Protocol cannot say
+        return _encoder.encode(structs.replace(params, **self.kept_back, **changes))
 
 
 def absent(*names: str) -> dict[str, Any]:

@@ -28,10 +28,6 @@ class ChatAsk(Ask[ChatParams]):
     )  # fmt: skip
 
     @property
-    def model(self) -> str:
-        return self.params.model
-
-    @property
     def user(self) -> str | None:
         return self.params.user or None
 
@@ -60,10 +56,6 @@ class CompletionAsk(Ask[CompletionParams]):
     kind = Kind.COMPLETION
     reader: ClassVar[type[Reader]] = ChatReader
     kept_back = absent("user", "best_of")
-
-    @property
-    def model(self) -> str:
-        return self.params.model
 
     @property
     def user(self) -> str | None:

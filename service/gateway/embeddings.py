@@ -70,10 +70,6 @@ class EmbeddingsAsk(Ask[EmbeddingsParams]):
     kept_back = absent("user")
 
     @property
-    def model(self) -> str:
-        return self.params.model
-
-    @property
     def user(self) -> str | None:
         return self.params.user or None
 

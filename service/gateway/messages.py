@@ -124,10 +124,6 @@ class MessagesAsk(Ask[MessagesParams]):
     kept_back = absent("metadata", "service_tier", "cache_control", "context_management")
 
     @property
-    def model(self) -> str:
-        return self.params.model
-
-    @property
     def user(self) -> str | None:
         who = self.params.metadata
         return who.user_id or None if isinstance(who, Who) else None
@@ -144,10 +140,6 @@ class CountTokensAsk(Ask[CountTokensParams]):
     mirrored = False
     salted = False
     kept_back = absent("cache_control", "context_management")
-
-    @property
-    def model(self) -> str:
-        return self.params.model
 
     @property
     def user(self) -> str | None:

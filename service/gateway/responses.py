@@ -105,10 +105,6 @@ class ResponsesAsk(Ask[ResponsesParams]):
     ) | {"store": False}  # fmt: skip
 
     @property
-    def model(self) -> str:
-        return self.params.model
-
-    @property
     def user(self) -> str | None:
         return self.params.user or None
 

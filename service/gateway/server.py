@@ -19,8 +19,6 @@ from service.gateway.gateway import Gateway
 from service.settings import Settings
 
 _LOOK_EVERY_S = 1.0
-_SLICES = 50
-"""Looked at and cut off one slice after the other: thousands at once would hold up everybody else."""
 
 _KEEP_ALIVE_S = 75.0
 """Above the 60 s that load balancers keep an idle connection, so that they never write on one that we are closing."""
@@ -84,11 +82,10 @@ class Server(uvicorn.Server):
         while True:
             connections = tuple(self.server_state.connections)
             patience = self._patience if len(connections) < crowd else self._hurried
-            for first in range(_SLICES):
-                for connection in connections[first::_SLICES]:
-                    if isinstance(connection, Connection):
-                        connection.check(loop.time(), patience)
-                await asyncio.sleep(_LOOK_EVERY_S / _SLICES)
+            for connection in connections:
+                if isinstance(connection, Connection):
+                    connection.check(loop.time(), patience)
+            await asyncio.sleep(_LOOK_EVERY_S)
 
 
 def _raise_file_limit() -> int:
