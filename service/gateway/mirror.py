@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-import aiohttp
-
 from service.core.errors import BadRequest, TrimtabError
 from service.core.records import ShadowReply
 from service.core.routing import Target, holders
@@ -25,6 +23,7 @@ from service.gateway.occupancy import Occupancy
 from service.gateway.reading import Said
 from service.gateway.table import Routes
 from service.gateway.upstream import Upstream
+from service.gateway.wire import WireError
 from service.ports import Clock
 from service.settings import Settings
 from service.telemetry import GatewayMetrics
@@ -206,7 +205,7 @@ class Mirror:
             status, error = 504, "The shadow request took too long."
         except TrimtabError as failure:
             status, error = failure.status, failure.message
-        except (aiohttp.ClientError, OSError) as failure:
+        except WireError as failure:
             status, error = 502, f"The engine broke off ({type(failure).__name__})."
         self._count(job.alias, "failed" if error else "sent")
         self._record(
@@ -239,7 +238,7 @@ class Mirror:
         self._routes.entered(engine)
         try:
             reply = await self._upstream.open(engine, job.ask.kind.value, body, f"{job.request_id}-shadow")
-            async with reply:
+            with reply:
                 reader = job.ask.reader()
                 reader.whole(await reply.read())
                 return reader.said()

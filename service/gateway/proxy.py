@@ -14,7 +14,6 @@ from hashlib import blake2b
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 from starlette.types import Receive, Scope, Send
 
 from service.core.errors import DeadlineExceeded, EngineFailed, Overloaded, TrimtabError, Unavailable
@@ -38,6 +37,7 @@ from service.gateway.table import Routes
 from service.gateway.tally import UNKNOWN, Tally
 from service.gateway.tracing import trace_headers
 from service.gateway.upstream import AdapterMissing, EngineLost, Upstream
+from service.gateway.wire import EngineConnection, WireError
 from service.ports import Clock
 from service.settings import Settings
 
@@ -193,25 +193,21 @@ class Proxy:
             body = ask.engine_body(target.served_model, confidence=self._measure, tenant=exchange.tenant)
             reply = await self._upstream.open(engine, ask.kind.value, body, exchange.request_id, exchange.trace)
             exchange.engine = engine
-            try:
+            with reply:
                 if ask.stream:
                     await self._pass_stream(exchange, ask, reply, listening, send)
                 else:
                     await self._pass_whole(exchange, ask, reply, listening, send)
-            except BaseException:
-                reply.close()
-                raise
-            reply.release()
         finally:
             self._routes.left(engine)
             self._occupancy.left(engine, target.adapter, self._clock.now())
 
     async def _pass_whole(
-        self, exchange: Exchange, ask: Ask[Any], reply: aiohttp.ClientResponse, listening: Listening, send: Send
+        self, exchange: Exchange, ask: Ask[Any], reply: EngineConnection, listening: Listening, send: Send
     ) -> None:
         try:
             body = await reply.read()
-        except (aiohttp.ClientError, OSError) as error:
+        except WireError as error:
             raise EngineLost("The engine broke off its answer; retry shortly.") from error
         shown = hide_logprobs(body) if self._measure and not ask.wants_logprobs else body
         exchange.status = 200
@@ -222,11 +218,11 @@ class Proxy:
         exchange.reader.whole(body)
 
     async def _pass_stream(
-        self, exchange: Exchange, ask: Ask[Any], reply: aiohttp.ClientResponse, listening: Listening, send: Send
+        self, exchange: Exchange, ask: Ask[Any], reply: EngineConnection, listening: Listening, send: Send
     ) -> None:
         hides_logprobs = self._measure and not ask.wants_logprobs
         hides_usage = not ask.wants_usage
-        read = reply.content.readany
+        read = reply.read_some
         assert exchange.reader is not None
         feed = exchange.reader.feed
         ended = exchange.dialect.ended
@@ -235,7 +231,7 @@ class Proxy:
         while True:
             try:
                 data = await read()
-            except (aiohttp.ClientError, OSError) as error:
+            except WireError as error:
                 raise self._broken(exchange) from error
             if not data:
                 break

@@ -1,18 +1,19 @@
-"""The engines' HTTP side: one pooled client, and every way in which an engine can fail as one of our errors."""
+"""The engines' HTTP side: pools of connections, and every way in which an engine can fail as one of our errors."""
 
 from __future__ import annotations
 
-import io
+import asyncio
+import contextlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
+from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
-from yarl import URL
 
 from service.core.errors import BadRequest, EngineFailed, NotFound, Overloaded, TooLarge, TrimtabError, Unavailable
 from service.gateway.reading import engine_message
+from service.gateway.wire import ConnectionPool, EngineConnection, WireError
 
 NO_TRACE: Mapping[str, str] = MappingProxyType({})
 
@@ -20,9 +21,7 @@ _IDLE_S = 4.0
 """Below vLLM's own keep-alive of 5 s, so that we do not write on a connection that it is closing."""
 
 _MAX_ERROR_BYTES = 64 * 1024
-_LARGE_BODY = 2**20
-_READ_BUFFER = 2**16
-"""Of each reply, and as much again: what a client who stops reading makes us hold."""
+_JSON = "content-type: application/json\r\n"
 
 
 class _Card(msgspec.Struct):
@@ -45,84 +44,89 @@ class AdapterMissing(Unavailable):
 
 
 class Upstream:
-    """POST to an engine, by its URL."""
+    """Requests to engines, by their URLs."""
 
     def __init__(self, *, connect_timeout_s: float, key: str | None) -> None:
         self._connect_timeout_s = connect_timeout_s
-        self._headers = {"content-type": "application/json"}
-        if key:
-            self._headers["authorization"] = f"Bearer {key}"
-        self._urls: dict[tuple[str, str], URL] = {}
-        self._session: aiohttp.ClientSession | None = None
+        self._headers = f"content-type: application/json\r\nauthorization: Bearer {key}\r\n" if key else _JSON
+        self._pools: dict[str, ConnectionPool] = {}
+        self._heads: dict[tuple[str, str], str] = {}
+        self._running = False
 
     async def start(self) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_S, ttl_dns_cache=10),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("user-agent", "accept", "accept-encoding", "content-type"),
-            auto_decompress=False,
-            read_bufsize=_READ_BUFFER,
-            trust_env=False,
-        )
+        self._running = True
 
     async def stop(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        self._running = False
+        for pool in self._pools.values():
+            pool.close()
 
     async def answers(self, engine: str) -> bool:
         """Whether the engine calls itself healthy, in time."""
-        if self._session is None:
-            return False
-        timeout = aiohttp.ClientTimeout(total=self._connect_timeout_s)
-        try:
-            async with self._session.get(f"{engine}/health", timeout=timeout) as reply:
-                return reply.status == 200
-        except (aiohttp.ClientError, OSError):
-            return False
+        found = await self._get(engine, "health")
+        return found is not None
 
     async def models(self, engine: str) -> frozenset[str] | None:
         """The names of what the engine serves; None if it does not answer in time."""
-        if self._session is None:
-            return None
-        timeout = aiohttp.ClientTimeout(total=self._connect_timeout_s)
+        found = await self._get(engine, "v1/models")
         try:
-            async with self._session.get(f"{engine}/v1/models", headers=self._headers, timeout=timeout) as reply:
-                cards = _models.decode(await reply.read()).data if reply.status == 200 else None
-        except (aiohttp.ClientError, OSError, ValueError):
+            return None if found is None else frozenset(card.id for card in _models.decode(found).data)
+        except ValueError:
             return None
-        return None if cards is None else frozenset(card.id for card in cards)
 
     async def open(
         self, engine: str, path: str, body: bytes, request_id: str, trace: Mapping[str, str] = NO_TRACE
-    ) -> aiohttp.ClientResponse:
-        """The engine's reply once its head is there, with status 200; the caller closes it.
+    ) -> EngineConnection:
+        """The engine's reply once its head is there, with status 200; the caller releases or closes it.
 
         Raises:
             EngineLost: no reply at all; asking another engine is safe.
             TrimtabError: the engine's refusal, in our words and with its message.
         """
-        if self._session is None:
+        if not self._running:
             raise Unavailable("The gateway is stopping.", retry_after_s=1.0)
-        url = self._urls.get((engine, path))
-        if url is None:
-            url = self._urls[engine, path] = URL(f"{engine}/v1/{path}")
-        data = body if len(body) < _LARGE_BODY else io.BytesIO(body)
-        headers = {**self._headers, **trace, "x-request-id": request_id}
+        head = self._heads.get((engine, path))
+        if head is None:
+            head = self._heads[engine, path] = self._head("POST", engine, f"v1/{path}")
+        for name in trace:
+            head += f"{name}: {trace[name]}\r\n"
+        head += f"x-request-id: {request_id}\r\ncontent-length: {len(body)}\r\n\r\n"
         try:
-            reply = await self._session.post(url, data=data, headers=headers, allow_redirects=False)
-        except (aiohttp.ClientError, OSError) as error:
-            raise EngineLost(f"The engine did not answer ({type(error).__name__}); retry shortly.") from error
-        if reply.status == 200:
-            return reply
-        try:
-            text = await reply.content.read(_MAX_ERROR_BYTES)
-        except aiohttp.ClientError as error:
-            raise EngineLost("The engine broke off its answer; retry shortly.") from error
-        finally:
-            reply.close()
+            reply = await self._pool(engine).take()
+            try:
+                await reply.ask(head.encode("latin-1"), body)
+                if reply.status == 200:
+                    return reply
+                text = await reply.read(_MAX_ERROR_BYTES)
+            except BaseException:
+                reply.close()
+                raise
+        except WireError as error:
+            raise EngineLost(f"The engine did not answer ({error}); retry shortly.") from error
+        reply.release()
         raise refusal(reply.status, text)
+
+    async def _get(self, engine: str, path: str) -> bytes | None:
+        """What the engine answers with status 200; None if it does not, or not within the time to connect."""
+        head = self._head("GET", engine, path) + "\r\n"
+        with contextlib.suppress(WireError, TimeoutError):
+            async with asyncio.timeout(self._connect_timeout_s):
+                with await self._pool(engine).take() as reply:
+                    await reply.ask(head.encode("latin-1"))
+                    body = await reply.read()
+                    return body if reply.status == 200 else None
+        return None
+
+    def _head(self, method: str, engine: str, path: str) -> str:
+        url = urlsplit(engine)
+        return f"{method} {url.path.rstrip('/')}/{path} HTTP/1.1\r\nhost: {url.netloc}\r\n{self._headers}"
+
+    def _pool(self, engine: str) -> ConnectionPool:
+        pool = self._pools.get(engine)
+        if pool is None:
+            pool = ConnectionPool(engine, connect_timeout_s=self._connect_timeout_s, idle_s=_IDLE_S)
+            self._pools[engine] = pool
+        return pool
 
 
 def refusal(status: int, body: bytes) -> TrimtabError:
