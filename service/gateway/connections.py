@@ -7,6 +7,7 @@ request pays nothing for it.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,6 +16,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.core.errors import BadRequest, TrimtabError
+from service.gateway.guard import GONE
 
 MAX_HEAD_BYTES = 64 * 1024
 _UPGRADES = (b"\r\nUpgrade:", b"\r\nupgrade:")
@@ -111,6 +113,14 @@ class Connection(HttpToolsProtocol):
         self.transport.write(STATUS_LINE[error.status] + head + body)
         self.transport.close()
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._gone: asyncio.Future[None] = self.loop.create_future()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._gone.set_result(None)
+
     def data_received(self, data: bytes) -> None:
         if self._overhead > MAX_HEAD_BYTES + _FRAMING * self._body_bytes:
             if not self.transport.is_closing():
@@ -118,6 +128,10 @@ class Connection(HttpToolsProtocol):
             return
         self._overhead += len(data)
         super().data_received(_without_upgrade(data) if self._in_head else data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {GONE: self._gone}  # type: ignore[dict-item]
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -133,6 +147,8 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
         self._overhead = 0
         super().on_message_complete()
+        if not self.pipeline:  # uvicorn reads on when asked for more, which nobody is once a body is whole
+            self.flow.resume_reading()
 
     def resume_writing(self) -> None:
         self._taken += 1

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
-
-from starlette.types import Receive
 
 from service.core.records import Capture
 from service.core.routing import Target
-from service.gateway.asgi import ClientGone
 from service.gateway.ask import Ask
 from service.gateway.dialects import OPENAI, Dialect
 from service.gateway.limits import Allowance
@@ -91,40 +86,3 @@ class Exchange:
             source=self.source,
             error=self.error or said.error,
         )
-
-
-class Listening:
-    """While inside, the client's going away cancels the current task, which comes out as ClientGone."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._gone = False
-        self._over = False
-
-    def __enter__(self) -> Listening:
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("Listening needs a running task.")
-        self._task = task
-        self._watch = asyncio.create_task(self._wait())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._over = True
-        self._watch.cancel()
-        if self._gone and isinstance(error, asyncio.CancelledError):
-            self._task.uncancel()
-            raise ClientGone from None
-
-    def complete(self) -> None:
-        """The last bytes go out now: a client that leaves from here on has got its reply."""
-        self._over = True
-
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        if not self._over:
-            self._gone = True
-            self._task.cancel()

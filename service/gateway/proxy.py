@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
 
-from service.core.errors import DeadlineExceeded, EngineFailed, Overloaded, TrimtabError, Unavailable
+from service.core.errors import EngineFailed, Overloaded, TrimtabError, Unavailable
 from service.core.records import Capture
 from service.core.records import Scope as KeyScope
 from service.core.routing import Target, resolve
@@ -25,7 +25,8 @@ from service.gateway.asgi import JSON, SSE, ClientGone, error_headers, read_body
 from service.gateway.ask import Ask, Kind
 from service.gateway.dialects import DIALECTS
 from service.gateway.embedders import Embedders
-from service.gateway.exchange import Exchange, Listening
+from service.gateway.exchange import Exchange
+from service.gateway.guard import Guard
 from service.gateway.hiding import hide_empty, hide_logprobs, hide_usage
 from service.gateway.ids import RequestIds
 from service.gateway.keyring import Keyring
@@ -110,16 +111,11 @@ class Proxy:
         if self._spans is not None:
             exchange.span, exchange.trace = self._spans.begin(kind.value, exchange.trace, exchange.request_id)
         try:
-            async with asyncio.timeout(self._settings.gateway.deadline_s):
+            with Guard(scope, self._settings.gateway.deadline_s) as guard:
                 await self._admit(kind, exchange, scope, receive)
-                with Listening(receive) as listening:
-                    await self._serve(exchange, listening, send)
+                await self._serve(exchange, guard, send)
         except ClientGone:
             exchange.status, exchange.error = CLIENT_GONE, "The client went away."
-        except TimeoutError:
-            limit_s = self._settings.gateway.deadline_s
-            late = DeadlineExceeded(f"The request took longer than {limit_s:g} s (gateway.deadline_s).")
-            await self._fail(exchange, send, late)
         except TrimtabError as error:
             await self._fail(exchange, send, error)
         except asyncio.CancelledError:  # the server's time to drain is over
@@ -156,7 +152,7 @@ class Proxy:
             )
         return resolve(table, ask.model, ask.user or request_id)
 
-    async def _serve(self, exchange: Exchange, listening: Listening, send: Send) -> None:
+    async def _serve(self, exchange: Exchange, guard: Guard, send: Send) -> None:
         ask, target = exchange.ask, exchange.target
         assert ask is not None
         assert target is not None
@@ -175,7 +171,7 @@ class Proxy:
                 assert engine is not None
                 tried.append(engine)
                 try:
-                    await self._ask_engine(exchange, ask, target, engine, listening, send)
+                    await self._ask_engine(exchange, ask, target, engine, guard, send)
                     return
                 except (EngineLost, AdapterMissing) as error:
                     self._routes.suspect(engine, self._clock.now())
@@ -185,7 +181,7 @@ class Proxy:
             lane.leave()
 
     async def _ask_engine(
-        self, exchange: Exchange, ask: Ask[Any], target: Target, engine: str, listening: Listening, send: Send
+        self, exchange: Exchange, ask: Ask[Any], target: Target, engine: str, guard: Guard, send: Send
     ) -> None:
         self._routes.entered(engine)
         self._occupancy.entered(engine, target.adapter)
@@ -195,15 +191,15 @@ class Proxy:
             exchange.engine = engine
             with reply:
                 if ask.stream:
-                    await self._pass_stream(exchange, ask, reply, listening, send)
+                    await self._pass_stream(exchange, ask, reply, guard, send)
                 else:
-                    await self._pass_whole(exchange, ask, reply, listening, send)
+                    await self._pass_whole(exchange, ask, reply, guard, send)
         finally:
             self._routes.left(engine)
             self._occupancy.left(engine, target.adapter, self._clock.now())
 
     async def _pass_whole(
-        self, exchange: Exchange, ask: Ask[Any], reply: EngineConnection, listening: Listening, send: Send
+        self, exchange: Exchange, ask: Ask[Any], reply: EngineConnection, guard: Guard, send: Send
     ) -> None:
         try:
             body = await reply.read()
@@ -212,13 +208,13 @@ class Proxy:
         shown = hide_logprobs(body) if self._measure and not ask.wants_logprobs else body
         exchange.status = 200
         exchange.head_sent = True
-        listening.complete()
+        guard.complete()
         await send_bytes(send, 200, shown, [JSON, *exchange.headers()])
         assert exchange.reader is not None
         exchange.reader.whole(body)
 
     async def _pass_stream(
-        self, exchange: Exchange, ask: Ask[Any], reply: EngineConnection, listening: Listening, send: Send
+        self, exchange: Exchange, ask: Ask[Any], reply: EngineConnection, guard: Guard, send: Send
     ) -> None:
         hides_logprobs = self._measure and not ask.wants_logprobs
         hides_usage = not ask.wants_usage
@@ -259,7 +255,7 @@ class Proxy:
         if not done:
             raise self._broken(exchange)
         exchange.status = 200
-        listening.complete()
+        guard.complete()
         await send({"type": "http.response.body", "body": b""})
 
     async def _start_stream(self, exchange: Exchange, send: Send) -> None:

@@ -21,6 +21,7 @@ from service.core.errors import BadRequest, Unavailable
 from service.core.records import Alias, Capture, EngineView, Feedback, Key, Labelled, PairedReply, Scope, ShadowReply
 from service.core.routing import RoutingTable
 from service.gateway.app import create_app
+from service.gateway.connections import Connection
 from service.gateway.gateway import Gateway
 from service.settings import Settings
 from service.telemetry import GatewayMetrics
@@ -108,7 +109,7 @@ async def serving(app: Any, *, graceful_s: int = 5) -> AsyncIterator[str]:
     with socket.socket(proto=socket.IPPROTO_TCP) as sock:
         sock.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
-            app, http="httptools", log_level="error", access_log=False, timeout_graceful_shutdown=graceful_s
+            app, http=Connection, log_level="error", access_log=False, timeout_graceful_shutdown=graceful_s
         )
         server = PromptServer(config)
         task = asyncio.create_task(server.serve(sockets=[sock]))
