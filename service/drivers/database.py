@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, Table, event, exc, select
+from sqlalchemy import Column, ColumnElement, Connection, Engine, String, Table, any_, event, exc, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from service.core.errors import BadRequest, ConfigError, StaleWrite, TrimtabError, Unavailable
 from service.core.records import Lease
+from service.drivers.bulk import BulkInsert
 from service.drivers.schema import leases
 
 SQLITE = "sqlite+aiosqlite"
@@ -136,6 +137,7 @@ class Database:
             )
             self._reader = engine.execution_options(isolation_level="REPEATABLE READ")
         self._engine = engine
+        self._bulk: dict[str, BulkInsert] = {}
         self._writer = engine.execution_options(**{_WRITES: True})
         # SQLite's own wait for its write lock is a poll with growing pauses; in this process we queue instead.
         self._turn: AbstractAsyncContextManager[Any] = asyncio.Lock() if self._is_sqlite else nullcontext()
@@ -159,6 +161,20 @@ class Database:
     def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
         """An INSERT that knows ON CONFLICT."""
         return sqlite.insert(table) if self._is_sqlite else postgresql.insert(table)
+
+    def bulk_insert(self, table: Table, columns: Sequence[Column[Any]]) -> BulkInsert:
+        """The statement that adds records with these columns; made once."""
+        found = self._bulk.get(table.name)
+        if found is None:
+            found = BulkInsert(self.insert(table), columns, self._engine.dialect)
+            self._bulk[table.name] = found
+        return found
+
+    def among(self, column: Column[str], values: Sequence[str]) -> ColumnElement[bool]:
+        """Whether the column is one of many values, which are one parameter and not as many."""
+        if self._is_sqlite:
+            return column.in_(select(func.json_each(dump_json(values)).table_valued("value").c.value))
+        return column == any_(literal(list(values), postgresql.ARRAY(String)))
 
     async def add(self, connection: AsyncConnection, table: Table, values: Mapping[str, Any]) -> bool:
         """Insert the row unless one of its keys is taken; whether it was inserted."""

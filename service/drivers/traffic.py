@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Row, Select, Table, func, or_, select, update
+from sqlalchemy import Column, ColumnElement, Row, Select, Table, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.core.errors import NotFound
 from service.core.records import Capture, Feedback, Labelled, PairedReply, ShadowReply
 from service.drivers import schema
 from service.drivers.database import Database
-from service.drivers.schema import captures, feedback, record_values, shadow_replies
+from service.drivers.schema import captures, feedback, shadow_replies
 
 _BATCH = 500
 _CAPTURE = [column for column in captures.columns if column.name not in ("feedback_id", "labelled")]
@@ -32,14 +32,14 @@ class SqlTraffic:
     _db: Database
 
     async def add_captures(self, captures: Sequence[Capture]) -> None:
-        await self._add(schema.captures, captures)
+        await self._add(schema.captures, _CAPTURE, captures)
         await self._join_feedback([capture.request_id for capture in captures])
 
     async def add_shadow_replies(self, replies: Sequence[ShadowReply]) -> None:
-        await self._add(shadow_replies, replies)
+        await self._add(shadow_replies, _SHADOW, replies)
 
     async def add_feedback(self, feedback: Sequence[Feedback]) -> None:
-        await self._add(schema.feedback, feedback)
+        await self._add(schema.feedback, _FEEDBACK, feedback)
         await self._join_feedback([one.request_id for one in feedback])
 
     async def window(
@@ -93,21 +93,18 @@ class SqlTraffic:
         async with self._db.read() as connection:
             return int((await connection.execute(query)).scalar_one())
 
-    async def _add(self, table: Table, records: Sequence[object]) -> None:
-        if not records:
-            return
-        rows = [record_values(table, record) for record in records]
+    async def _add(self, table: Table, columns: Sequence[Column[Any]], records: Sequence[object]) -> None:
         async with self._db.write() as connection:
-            await connection.execute(self._db.insert(table).on_conflict_do_nothing(), rows)
+            await self._db.bulk_insert(table, columns).add(connection, records)
 
     async def _join_feedback(self, request_ids: Sequence[str]) -> None:
         for batch in _batches(request_ids):
             async with self._db.write() as connection:
-                await _join(connection, batch)
+                await _join(connection, self._db.among(feedback.c.request_id, batch))
 
 
-async def _join(connection: AsyncConnection, request_ids: Sequence[str]) -> None:
-    told = select(feedback.c.request_id).where(feedback.c.request_id.in_(request_ids))
+async def _join(connection: AsyncConnection, of_requests: ColumnElement[bool]) -> None:
+    told = select(feedback.c.request_id).where(of_requests)
     # Locked first: the update then sees all feedback that was committed before the lock was granted.
     locking = (
         select(captures.c.request_id)

@@ -125,7 +125,8 @@ class Outbox:
             while (segment := await self._on_thread(self._spool.oldest)) is not None:
                 lines = await self._on_thread(self._spool.read, segment)
                 try:
-                    await self._ship_lines(lines)
+                    for at in range(0, len(lines), _BATCH):
+                        await self._ship_lines(lines[at : at + _BATCH])
                 except Exception as error:
                     self._failures += 1
                     if self._failures == 1:
@@ -146,8 +147,8 @@ class Outbox:
                         rows.append((line, _DECODERS[tag].decode(line[1:])))
                     except ValueError as error:
                         await self._bury(line, str(error))
-            for at in range(0, len(rows), _BATCH):
-                await self._ship_rows(rows[at : at + _BATCH])
+            if rows:
+                await self._ship_rows(rows)
         for line in lines:
             if line[:1] not in _DECODERS:
                 await self._bury(line, "unknown kind of record")
