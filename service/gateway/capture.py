@@ -37,6 +37,9 @@ MAX_WAITING_BYTES = 32 * 2**20
 """Records in memory that the disk has not taken yet; beyond it the disk is stuck and records are dropped."""
 
 _BATCH = 500
+_SLICE = 100
+"""Records decoded in one go, while requests wait."""
+
 _PATIENCE = 5
 """After so many failures in a row that do not say 'away', the batch itself is suspected."""
 _ADOPT_EVERY_S = 30.0
@@ -120,8 +123,12 @@ class Outbox:
             self._metrics.spool_bytes.set(self._spool.size_bytes)
 
     async def ship(self) -> bool:
-        """Send all whole segments to the store; False when it is away."""
+        """Send what has been written so far to the store; False when it is away.
+
+        What is written meanwhile waits for the next time: many records at once cost the store a third of what few do.
+        """
         async with self._shipping:
+            await self._on_thread(self._spool.seal)
             while (segment := await self._on_thread(self._spool.oldest)) is not None:
                 lines = await self._on_thread(self._spool.read, segment)
                 try:
@@ -139,19 +146,19 @@ class Outbox:
         return True
 
     async def _ship_lines(self, lines: Sequence[bytes]) -> None:
-        for tag, _ in _TAGS:
-            rows = []
-            for line in lines:
-                if line[:1] == tag:
-                    try:
-                        rows.append((line, _DECODERS[tag].decode(line[1:])))
-                    except ValueError as error:
-                        await self._bury(line, str(error))
-            if rows:
-                await self._ship_rows(rows)
-        for line in lines:
-            if line[:1] not in _DECODERS:
+        rows: dict[bytes, list[tuple[bytes, Record]]] = {tag: [] for tag in _DECODERS}
+        for number, line in enumerate(lines):
+            tag = line[:1]
+            try:
+                rows[tag].append((line, _DECODERS[tag].decode(line[1:])))
+            except KeyError:
                 await self._bury(line, "unknown kind of record")
+            except ValueError as error:
+                await self._bury(line, str(error))
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
+        for of_kind in filter(None, rows.values()):
+            await self._ship_rows(of_kind)
 
     async def _ship_rows(self, rows: Sequence[tuple[bytes, Record]]) -> None:
         """Send; on a refusal halve, until the bad record stands alone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import resource
 import signal
 import socket
@@ -59,6 +60,8 @@ class Server(uvicorn.Server):
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         crowd = _raise_file_limit() // 4
+        gc.collect()
+        gc.freeze()  # what was loaded by now stays: no collection shall walk through it again
         looking = asyncio.create_task(self._look(crowd))
         try:
             await super().serve(sockets)

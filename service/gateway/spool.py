@@ -66,12 +66,18 @@ class Spool:
             raise
         self._open_bytes += len(lines)
         if self._open_bytes >= self._segment_bytes:
-            self._seal()
+            self.seal()
+
+    def seal(self) -> None:
+        """Close the open segment, so that it can be shipped."""
+        if self._open_fd is None or self._open_path is None:
+            return
+        os.close(self._open_fd)
+        self._sealed.append((self._open_path, self._open_bytes))
+        self._open_fd, self._open_path, self._open_bytes = None, None, 0
 
     def oldest(self) -> Path | None:
-        """The segment to ship next; the open one is closed for it when no other waits."""
-        if not self._sealed and self._open_bytes:
-            self._seal()
+        """The closed segment to ship next."""
         return self._sealed[0][0] if self._sealed else None
 
     def read(self, segment: Path) -> list[bytes]:
@@ -101,8 +107,7 @@ class Spool:
 
     def stop(self) -> None:
         """Leave what could not be shipped to the next process; an empty folder goes."""
-        if self._open_bytes:
-            self._seal()
+        self.seal()
         if not self._sealed:
             shutil.rmtree(self._folder, ignore_errors=True)
         os.close(self._lock_fd)
@@ -125,10 +130,3 @@ class Spool:
             return adopted
         finally:
             os.close(lock)
-
-    def _seal(self) -> None:
-        assert self._open_fd is not None
-        assert self._open_path is not None
-        os.close(self._open_fd)
-        self._sealed.append((self._open_path, self._open_bytes))
-        self._open_fd, self._open_path, self._open_bytes = None, None, 0

@@ -174,6 +174,7 @@ def test_a_torn_last_line_is_left_out(tmp_path):
     spool = Spool(tmp_path, 4096)
     spool.start()
     spool.append(b"one\ntwo\n")
+    spool.seal()
     segment = spool.oldest()
     with segment.open("ab") as file:
         file.write(b"thr")
