@@ -70,6 +70,8 @@ class Connection(HttpToolsProtocol):
 
     def check(self, now: float, patience: Patience) -> None:
         """End the connection if its client has kept us waiting for too long; call it about once a second."""
+        if self.parser is None:  # lost in the meantime
+            return
         waiting = self._waits_for()
         if waiting != self._waiting:
             self._waiting, self._since = waiting, now

@@ -77,7 +77,7 @@ async def told(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Told]:
     targets = {"gateway": f"127.0.0.1:{port}", "controller": f"127.0.0.1:{port + 1}", "engine": f"127.0.0.1:{port + 2}"}
     async with running(config, url):
         with running_prometheus(targets) as prometheus:
-            player = Player(url, ALIAS, support_desk, rate=8.0, feedback_ratio=0.9, max_tokens=48, seed=5)
+            player = Player(url, ALIAS, support_desk, rate=10.0, feedback_ratio=0.9, max_tokens=48, seed=5)
             stop, progress = asyncio.Event(), Progress()
             playing = asyncio.create_task(player.play(stop))
             try:
