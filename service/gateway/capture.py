@@ -110,17 +110,20 @@ class Outbox:
         async with self._writing:
             if not self._waiting:
                 return
-            lines, size = b"".join(self._waiting), self._waiting_bytes
-            count = len(self._waiting)
+            lines, count = b"".join(self._waiting), len(self._waiting)
             self._waiting.clear()
-            try:
-                await self._on_thread(self._spool.append, lines)
-            except OSError as error:
-                _log.error("%d captures could not be written: %s", count, error)
-                self._metrics.captures_dropped.labels("disk_failed").inc(count)
-            finally:
-                self._waiting_bytes -= size
-            self._metrics.spool_bytes.set(self._spool.size_bytes)
+            # Whoever is cancelled here must not take the records along: they are on no other list any more.
+            await asyncio.shield(self._append(lines, count))
+
+    async def _append(self, lines: bytes, count: int) -> None:
+        try:
+            await self._on_thread(self._spool.append, lines)
+        except OSError as error:
+            _log.error("%d captures could not be written: %s", count, error)
+            self._metrics.captures_dropped.labels("disk_failed").inc(count)
+        finally:
+            self._waiting_bytes -= len(lines)
+        self._metrics.spool_bytes.set(self._spool.size_bytes)
 
     async def ship(self) -> bool:
         """Send what has been written so far to the store; False when it is away.

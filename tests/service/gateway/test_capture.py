@@ -209,3 +209,19 @@ for n in itertools.count():
     async with Box(tmp_path, sink):
         await wait_until(lambda: len(sink.captures) >= written)
     assert set(sink.captures) >= {f"req_{n}" for n in range(written)}
+
+
+async def test_a_record_on_its_way_to_a_busy_disk_is_not_lost_at_the_end(tmp_path, sink, monkeypatch):
+    """The write waits behind another call when the outbox stops."""
+
+    def slowly(spool: Spool) -> None:
+        time.sleep(0.2)
+        seal(spool)
+
+    seal = Spool.seal
+    monkeypatch.setattr(Spool, "seal", slowly)
+    async with Box(tmp_path, sink) as box:
+        await asyncio.sleep(0.1)
+        box.outbox.put(capture(1))
+        await asyncio.sleep(0.05)
+    assert set(sink.captures) == {"req_1"}
