@@ -202,6 +202,12 @@ def promote(
 
 
 @app.command()
+def approve(alias: str, config: Config = None, url: Url = None, as_json: Json = False) -> None:
+    """Agree to the candidate that ALIAS has in shadow: it is promoted once its evidence suffices."""
+    show(Api(_settings(config), url).post(f"/aliases/{alias}/approve", {}), as_json)
+
+
+@app.command()
 def rollback(
     alias: str, reason: Reason = "asked for", config: Config = None, url: Url = None, as_json: Json = False
 ) -> None:

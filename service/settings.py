@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.core.errors import ConfigError
+from service.core.freeze import parse_freeze
 from service.core.names import check_alias
 
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -98,6 +99,9 @@ class GatewaySettings(Group):
     stall_timeout_s: Seconds = Field(30.0, description="a client that takes nothing of its reply is cut off")
     connect_timeout_s: Seconds = 2.0
     routing_poll_s: Seconds = 0.2
+    settle_s: float = Field(
+        0.0, ge=0, le=10, description="with several gateways: they all follow a flip so long after it, at one moment"
+    )
     keys_poll_s: Seconds = 2.0
     probe_s: Seconds = Field(1.0, description="between two looks at an engine's /health")
 
@@ -145,6 +149,9 @@ class RetrainSettings(Group):
     namespace: str | None = None
     job_template: Path | None = Field(None, description="Kubernetes Job manifest (YAML) that jobs are made from")
     recipe: Recipe = Recipe.SFT_LORA
+    every_s: Seconds | None = Field(None, description="a cycle so long after the last one, whatever drift says")
+    every_labels: int | None = Field(None, ge=1, description="a cycle after so many newly labelled requests")
+    max_cycles_per_day: int = Field(24, ge=1, description="of an alias; people may open more")
     min_examples: int = Field(40, ge=4)
     min_new_examples: int = Field(200, ge=1, description="labelled requests since the drift that training waits for")
     max_wait_s: Seconds = Field(3600.0, description="after this long, training starts with what there is")
@@ -183,7 +190,17 @@ class PromotionSettings(Group):
     watch_min_labelled: int = Field(30, ge=1)
     cooldown_s: Seconds = Field(300.0, description="after a cycle ends, before drift may open the next")
     max_failures: int = Field(3, ge=1)
+    freezes: tuple[str, ...] = Field(
+        (), description="times (UTC) without promotions: 'Fri 16:00-Mon 08:00', or '22:00-06:00' for each day"
+    )
     warm: bool = True
+
+    @field_validator("freezes")
+    @classmethod
+    def _are_times(cls, freezes: tuple[str, ...]) -> tuple[str, ...]:
+        for freeze in freezes:
+            parse_freeze(freeze)
+        return freezes
 
 
 class ControllerSettings(Group):
@@ -250,6 +267,16 @@ class Settings(BaseSettings):
         file = getattr(init_settings, "init_kwargs", {})
         flags = InitSettingsSource(settings_cls, file.pop(_FLAGS, {}))
         return (flags, env_settings, init_settings)
+
+    @model_validator(mode="after")
+    def _all_gateways_know_before_they_settle(self) -> Self:
+        gateway = self.gateway
+        if 0 < gateway.settle_s < 2 * gateway.routing_poll_s:
+            raise ValueError(
+                f"gateway.settle_s is {gateway.settle_s:g} and must be 0 or at least twice gateway.routing_poll_s, "
+                f"{gateway.routing_poll_s:g}, so that every gateway has read of a flip by then"
+            )
+        return self
 
     @model_validator(mode="after")
     def _engines_hold_what_is_trained(self) -> Self:

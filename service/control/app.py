@@ -16,6 +16,7 @@ from service.control.routes_aliases import alias_routes
 from service.control.routes_console import console_routes
 from service.control.routes_history import history_routes
 from service.control.routes_keys import key_routes
+from service.control.starts import alert_routes
 from service.control.views import View
 from service.ports import Clock, Store
 from service.settings import Settings
@@ -47,7 +48,7 @@ def create_control_app(
         """Everything that the console shows, in one reply."""
         return await overview(control)
 
-    for routes in (alias_routes, adapter_routes, history_routes, key_routes):
+    for routes in (alias_routes, adapter_routes, history_routes, key_routes, alert_routes):
         api.include_router(routes(control))
     app.include_router(api)
     app.include_router(console_routes(control))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from service.core.plan import Mode, PlanPolicy
+from service.core.freeze import parse_freeze
 from service.core.promotion import (
     Decision,
     GoldenScores,
@@ -19,6 +19,7 @@ from service.core.promotion import (
 )
 from service.core.records import Alias, Cycle, Job, Labelled, PairedReply
 from service.core.scoring import score
+from service.core.steps import Mode, PlanPolicy
 from service.ports import Traffic
 from service.settings import AliasSettings, Settings
 
@@ -31,8 +32,9 @@ def promotion_policy(settings: Settings) -> Policy:
 def plan_policy(settings: Settings) -> PlanPolicy:
     p, r = settings.promotion, settings.retrain
     return PlanPolicy(
-        Mode(p.mode), p.cooldown_s, p.max_failures, r.stale_after_s, r.max_attempts, r.min_new_examples, r.max_wait_s
-    )
+        Mode(p.mode), p.cooldown_s, p.max_failures, r.stale_after_s, r.max_attempts, r.min_new_examples, r.max_wait_s,
+        r.min_examples, r.every_s, r.every_labels, r.max_cycles_per_day, tuple(map(parse_freeze, p.freezes)),
+    )  # fmt: skip
 
 
 def golden_ruling(job: Job, policy: Policy) -> Ruling:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from service.control.evidence import served_quality
 from service.core.cycle import CycleState
-from service.core.plan import Observed
 from service.core.records import EngineView, Job, JobStatus
+from service.core.steps import Observed
 from service.ports import Traffic
 from service.settings import Settings
 from service.telemetry import ControllerMetrics

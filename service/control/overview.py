@@ -18,8 +18,8 @@ from service.control.views import (
 )
 from service.core.errors import NotFound
 from service.core.lineage import explanation, lineage
-from service.core.plan import DRIFTED
 from service.core.records import Alias, Cycle, DriftCheck, Event, Job
+from service.core.starts import DRIFTED
 from service.settings import PromotionMode
 
 POINTS, REPLIES_A_POINT = 60, 15

@@ -20,9 +20,11 @@ from service.control.evidence import (
 from service.control.gauges import Gauges
 from service.control.launcher import Launcher
 from service.control.residency import Residency, ResidencyKeeper
-from service.core import plan as steps
+from service.control.starts import newly_labelled, opened_today
+from service.core import steps
 from service.core.cycle import CycleState
 from service.core.errors import Conflict, StaleWrite, TrimtabError
+from service.core.plan import plan
 from service.core.promotion import Ruling
 from service.core.records import Alias, Cycle, Job, JobStatus, Lease
 from service.ports import Clock, Store
@@ -86,7 +88,7 @@ class Reconciler:
     async def _step(self, alias: Alias, residency: Residency, lease: Lease) -> None:
         seen = await self._observe(alias, residency)
         await self._gauges.alias(seen)
-        for action in steps.plan(seen, plan_policy(self._settings), self._clock.now()):
+        for action in plan(seen, plan_policy(self._settings), self._clock.now()):
             try:
                 seen = await self._execute(seen, action, lease)
             except StaleWrite:
@@ -103,7 +105,11 @@ class Reconciler:
         job = await self._store.job(cycle.job_id) if cycle and cycle.job_id else None
         policy, now = promotion_policy(self._settings), self._clock.now()
         golden = heldout = shadow = watch = None
-        examples = 0
+        examples = today = 0
+        if cycle is None:
+            starting = plan_policy(self._settings)
+            today = await opened_today(self._store, recent, alias.name, starting, now)
+            examples = await newly_labelled(self._store, alias, last, starting)
         if cycle and cycle.state is CycleState.OPEN:
             examples = await self._new_examples(alias, cycle)
         if cycle and cycle.state is CycleState.EVALUATING and job and job.status is JobStatus.SUCCEEDED:
@@ -115,8 +121,9 @@ class Reconciler:
             watch = await watch_ruling(self._store, alias, cycle, self._settings, now)
         resident = bool(cycle and cycle.candidate and residency.everywhere(cycle.candidate))
         return steps.Observed(
-            alias, cycle, last, checks[0] if checks else None, job, resident, examples, golden, heldout, shadow, watch
-        )
+            alias, cycle, last, checks[0] if checks else None, job, resident, examples, today,
+            golden, heldout, shadow, watch,
+        )  # fmt: skip
 
     async def _execute(self, seen: steps.Observed, action: steps.Action, lease: Lease) -> steps.Observed:
         """Carry out one action; return what is seen now, so that the next one starts from there."""
@@ -180,6 +187,8 @@ class Reconciler:
                 )
             case steps.NoteShadow(ruling):
                 cycle = await self._note(cycle, "shadow", shadow_evidence(ruling), lease)
+            case steps.NoteWait(reason):
+                cycle = await self._note(cycle, "waiting", {"reason": reason}, lease)
             case steps.Flip(candidate, reason):
                 alias = await store.promote(alias.name, candidate, actor=ACTOR, reason=reason, now=now, fence=lease)
                 cycle = await store.advance(cycle, CycleState.WATCHING, reason=reason, now=now, fence=lease)

@@ -3,148 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
 
 from service.core.cycle import CycleState, Trigger
+from service.core.freeze import in_freeze
 from service.core.names import BASE
-from service.core.promotion import Decision, Ruling
-from service.core.records import Alias, Cycle, DriftCheck, Job, JobPhase, JobStatus
-
-DRIFTED = "DRIFTED"
-
-
-class Mode(StrEnum):
-    """How much the loop may do alone: all of it, all but the flip, or nothing."""
-
-    AUTO = "auto"
-    APPROVE = "approve"
-    MANUAL = "manual"
-
-
-@dataclass(frozen=True, slots=True)
-class PlanPolicy:
-    mode: Mode
-    cooldown_s: float
-    max_failures: int
-    stale_after_s: float
-    max_attempts: int
-    min_new_examples: int
-    max_wait_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """One alias as the controller sees it now.
-
-    `resident` tells whether the open cycle's candidate is verified on every ready engine; `new_examples` how many
-    requests were labelled since the onset, while a cycle waits; `golden`, `heldout`, `shadow` and `watch` are
-    the rulings on the evidence that the cycle's state asks for, None where it asks for none.
-    """
-
-    alias: Alias
-    cycle: Cycle | None = None
-    last: Cycle | None = None
-    drift: DriftCheck | None = None
-    job: Job | None = None
-    resident: bool = False
-    new_examples: int = 0
-    golden: Ruling | None = None
-    heldout: Ruling | None = None
-    shadow: Ruling | None = None
-    watch: Ruling | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OpenCycle:
-    trigger: Trigger
-    reason: str
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class NoteExamples:
-    """Keep with the cycle how much of the new traffic is labelled, so that people see what it waits for."""
-
-    labelled: int
-    needed: int
-
-
-@dataclass(frozen=True, slots=True)
-class StartJob:
-    """Queue a job for the cycle, launch it, and go on to training."""
-
-
-@dataclass(frozen=True, slots=True)
-class RelaunchJob:
-    """The job's process is gone: launch it again under the same id."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Advance:
-    to: CycleState
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class StartShadow:
-    candidate: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class NoteShadow:
-    """Keep the running comparison with the cycle, so that people can follow it."""
-
-    ruling: Ruling
-
-
-@dataclass(frozen=True, slots=True)
-class Flip:
-    candidate: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class RollBack:
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """End the cycle; an outcome other than `done` counts towards the latch."""
-
-    to: CycleState
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Latch:
-    reason: str
-
-
-Action = (
-    OpenCycle
-    | NoteExamples
-    | StartJob
-    | RelaunchJob
-    | Advance
-    | StartShadow
-    | NoteShadow
-    | Flip
-    | RollBack
-    | Close
-    | Latch
+from service.core.promotion import Decision
+from service.core.records import Alias, Cycle, Job, JobPhase, JobStatus
+from service.core.starts import between_cycles
+from service.core.steps import (
+    Action,
+    Advance,
+    Close,
+    Flip,
+    Mode,
+    NoteExamples,
+    NoteShadow,
+    NoteWait,
+    Observed,
+    PlanPolicy,
+    RelaunchJob,
+    RollBack,
+    StartJob,
+    StartShadow,
 )
+
+_AT_ONCE = frozenset({Trigger.PERSON, Trigger.SCHEDULE, Trigger.LABELS})
+"""What they learn from is there already; a drift's examples are only about to be labelled."""
 
 
 def plan(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Action]:
     """The next steps for one alias; empty when there is nothing to do but wait."""
     if seen.cycle is None:
-        return _between_cycles(seen, policy, now)
+        return between_cycles(seen, policy, now)
     match seen.cycle.state:
         case CycleState.OPEN:
             return _gathering(seen, seen.cycle, policy, now)
@@ -153,7 +43,7 @@ def plan(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Action]:
         case CycleState.EVALUATING:
             return _evaluating(seen, policy, now)
         case CycleState.SHADOWING | CycleState.CANARY:
-            return _shadowing(seen, policy)
+            return _shadowing(seen, policy, now)
         case CycleState.PROMOTING:
             return _promoting(seen)
         case CycleState.WATCHING:
@@ -162,39 +52,11 @@ def plan(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Action]:
             return []
 
 
-def _between_cycles(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Action]:
-    alias, check, last = seen.alias, seen.drift, seen.last
-    if alias.latched:
-        return []
-    if alias.failures >= policy.max_failures:
-        return [
-            Latch(f"{alias.failures} cycles in a row failed; `trimtab aliases unlatch {alias.name}` allows the next.")
-        ]
-    if policy.mode is Mode.MANUAL or check is None or check.verdict != DRIFTED or not check.retrain:
-        return []
-    if check.at <= alias.reference_since:
-        return []
-    closed = last.closed_at if last is not None else None
-    if closed is not None and (check.at <= closed or now - closed < policy.cooldown_s):
-        return []
-    evidence = {
-        "drift": {
-            "check": check.id,
-            "at": check.at,
-            "reasons": list(check.reasons),
-            "scores": [dict(score) for score in check.scores],
-            "quality_reference": check.quality_reference,
-            "quality_current": check.quality_current,
-        }
-    }
-    return [OpenCycle(Trigger.DRIFT, check.reasons[0] if check.reasons else "The traffic drifted.", evidence)]
-
-
 def _gathering(seen: Observed, cycle: Cycle, policy: PlanPolicy, now: float) -> Sequence[Action]:
     """A candidate learns from what changed: drift is noticed on fewer examples than a model can learn from."""
     enough = seen.new_examples >= policy.min_new_examples or now - cycle.opened_at >= policy.max_wait_s
     noted = NoteExamples(seen.new_examples, policy.min_new_examples)
-    return [noted, StartJob()] if enough or cycle.trigger is Trigger.PERSON else [noted]
+    return [noted, StartJob()] if enough or cycle.trigger in _AT_ONCE else [noted]
 
 
 def _training(job: Job | None, policy: PlanPolicy, now: float) -> Sequence[Action]:
@@ -226,7 +88,7 @@ def _evaluating(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Acti
     return [StartShadow(candidate, reasons)]
 
 
-def _shadowing(seen: Observed, policy: PlanPolicy) -> Sequence[Action]:
+def _shadowing(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Action]:
     ruling = seen.shadow
     if ruling is None:
         return []
@@ -238,6 +100,8 @@ def _shadowing(seen: Observed, policy: PlanPolicy) -> Sequence[Action]:
     cycle = seen.cycle
     if policy.mode is not Mode.AUTO and not (cycle and cycle.evidence.get("approved")):
         return [note]
+    if (freeze := in_freeze(policy.freezes, now)) is not None:
+        return [note, NoteWait(f"Proven; it is promoted once the freeze {freeze} is over (promotion.freezes).")]
     return [note, Advance(CycleState.PROMOTING, ruling.reasons[0])]
 
 

@@ -67,7 +67,7 @@ class Gateway:
         self._clock = clock
         self._spans = spans
         self._keyring = Keyring(settings.server.keys_required)
-        self._routes = Routes()
+        self._routes = Routes(settings.gateway.settle_s)
         self._embedders = Embedders(settings.embedding_engines)
         self._upstream = Upstream(connect_timeout_s=settings.gateway.connect_timeout_s, key=settings.engine_key)
         self._outbox = Outbox(settings.state_dir / "spool", settings.capture, sink, metrics, clock)

@@ -136,21 +136,21 @@ class Proxy:
         body = await read_body(scope, receive, self._settings.gateway.max_body_bytes)
         ask = exchange.ask = read_ask(kind, body, self._settings.gateway)
         exchange.reader = ask.reader()
-        exchange.target = self._target(ask, exchange.request_id)
+        exchange.target = self._target(ask, exchange)
         if ask.user:
             exchange.source = f"user:{blake2b(ask.user.encode(), digest_size=8).hexdigest()}"
         elif key is not None:
             exchange.source = f"key:{key.id}"
 
-    def _target(self, ask: Ask[Any], request_id: str) -> Target:
+    def _target(self, ask: Ask[Any], exchange: Exchange) -> Target:
         if ask.kind is Kind.EMBEDDINGS:
             return self._embedders.resolve(ask.model)
-        table = self._routes.table
+        table = self._routes.at(exchange.at)
         if table is None:
             raise Unavailable(
                 "The routing table has not been read from the store yet; retry shortly.", retry_after_s=1.0
             )
-        return resolve(table, ask.model, ask.user or request_id)
+        return resolve(table, ask.model, ask.user or exchange.request_id)
 
     async def _serve(self, exchange: Exchange, guard: Guard, send: Send) -> None:
         ask, target = exchange.ask, exchange.target

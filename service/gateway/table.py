@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 
-from service.core.routing import RoutingTable
+from service.core.records import Alias
+from service.core.routing import RoutingTable, holders
 
 _SUSPECT_S = 1.0
 """How long an engine that just failed is passed over while another one can answer."""
@@ -15,11 +18,20 @@ _UNBALANCE, _SLACK = 1.25, 1
 
 
 class Routes:
-    """What this process routes by. `table` is None until the store has been read once."""
+    """What this process routes by. `table` is None until the store has been read once.
 
-    def __init__(self) -> None:
+    Gateways see a flip at different moments, each at its own poll. With `settle_s` above that, all of them serve the
+    champion before it until `settle_s` after the flip and change at one moment of the clock that they share: who has
+    seen the new one, by whichever gateway, does not meet the old one again.
+    """
+
+    def __init__(self, settle_s: float = 0.0) -> None:
         self.table: RoutingTable | None = None
         self.confirmed_at = 0.0
+        self._settle_s = settle_s
+        self._told: RoutingTable | None = None
+        self._settles_at: dict[str, float] = {}
+        self._next_at = math.inf
         self._loads: dict[str, int] = {}
         self._suspect_until: dict[str, float] = {}
         self._answers: dict[str, bool] = {}
@@ -27,11 +39,43 @@ class Routes:
 
     def swap(self, table: RoutingTable, now: float) -> bool:
         """Serve from `table` from now on; whether it differs from the one before."""
-        changed = table != self.table
+        changed = table != self._told
         if changed:
-            self.table = table
+            for alias in table.aliases.values():
+                self._note_flip(alias, table, now)
+            self._told = table
+            self._settle(now)
+        self.at(now)
         self.confirmed_at = now
         return changed
+
+    def at(self, now: float) -> RoutingTable | None:
+        """The table to route by at this moment."""
+        if now >= self._next_at:
+            self._settle(now)
+        return self.table
+
+    def _note_flip(self, alias: Alias, table: RoutingTable, now: float) -> None:
+        before = self._told.aliases.get(alias.name) if self._told else None
+        if before is not None and before.champion == alias.champion:
+            return
+        serving = self.table.aliases[alias.name].champion if before is not None and self.table else None
+        # A clock behind the controller's may not hold the flip up for longer than one that agrees with it.
+        until = min(alias.reference_since, now) + self._settle_s
+        if alias.previous is None or alias.champion == serving or not holders(table, alias.previous):
+            until = now
+        self._settles_at[alias.name] = until
+
+    def _settle(self, now: float) -> None:
+        assert self._told is not None
+        self._settles_at = {name: at for name, at in self._settles_at.items() if at > now}
+        self._next_at = min(self._settles_at.values(), default=math.inf)
+        unsettled = {
+            name: replace(alias, champion=alias.previous)
+            for name in self._settles_at
+            if (alias := self._told.aliases.get(name)) and alias.previous is not None
+        }
+        self.table = replace(self._told, aliases={**self._told.aliases, **unsettled}) if unsettled else self._told
 
     @property
     def ready_engines(self) -> int:

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from service.core import plan as steps
+from service.core import steps
 from service.core.cycle import TERMINAL, CycleState, Trigger
-from service.core.plan import Mode, Observed, PlanPolicy, plan
+from service.core.freeze import parse_freeze
+from service.core.plan import desired_adapters, load_order, plan, removable
 from service.core.promotion import Decision, Ruling
 from service.core.records import Alias, Cycle, DriftCheck, Job, JobPhase, JobStatus
+from service.core.steps import Mode, Observed, PlanPolicy
 
 NOW = 1000.0
 POLICY = PlanPolicy(
@@ -22,6 +24,10 @@ POLICY = PlanPolicy(
     min_new_examples=50,
     max_wait_s=600.0,
 )
+DAILY = replace(POLICY, every_s=600.0, min_examples=40)
+FROZEN = replace(POLICY, freezes=(parse_freeze("00:00-01:00"),))
+"""`NOW` is a quarter past midnight."""
+
 ALIAS = Alias("support", reference_since=100.0)
 NEW = "support@0123456789ab"
 CHECK = DriftCheck("d1", "support", 900.0, "DRIFTED", (), ("quality fell",), 300, 100, retrain=True)
@@ -213,6 +219,49 @@ PASS, HOLD, REJECT = ruling(Decision.PROMOTE), ruling(Decision.HOLD), ruling(Dec
             id="done",
         ),
         pytest.param(Observed(ALIAS, cycle(CycleState.WATCHING)), POLICY, [steps.Close], id="replaced by hand"),
+        pytest.param(
+            Observed(ALIAS, new_examples=500), replace(POLICY, labels=500), [steps.OpenCycle], id="labels open"
+        ),
+        pytest.param(Observed(ALIAS, new_examples=499), replace(POLICY, labels=500), [], id="too few labels"),
+        pytest.param(Observed(ALIAS, new_examples=40), DAILY, [steps.OpenCycle], id="the calendar opens"),
+        pytest.param(Observed(ALIAS, new_examples=39), DAILY, [], id="nothing new to learn from"),
+        pytest.param(
+            Observed(ALIAS, new_examples=40, last=cycle(CycleState.DONE, closed_at=NOW - 599.0)),
+            DAILY,
+            [],
+            id="not yet due again",
+        ),
+        pytest.param(
+            Observed(replace(ALIAS, failures=3, latched=True), new_examples=40),
+            DAILY,
+            [],
+            id="latched for the calendar",
+        ),
+        pytest.param(Observed(ALIAS, drift=CHECK, opened_today=24), POLICY, [], id="as many cycles as a day may have"),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.OPEN, trigger=Trigger.LABELS)),
+            POLICY,
+            [steps.NoteExamples, steps.StartJob],
+            id="what was labelled is there already",
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=PASS),
+            FROZEN,
+            [steps.NoteShadow, steps.NoteWait],
+            id="frozen",
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=REJECT),
+            FROZEN,
+            [steps.NoteShadow, steps.Close],
+            id="a refusal needs no promotion",
+        ),
+        pytest.param(
+            Observed(replace(ALIAS, champion=NEW), cycle(CycleState.WATCHING), watch=REJECT),
+            FROZEN,
+            [steps.RollBack],
+            id="a rollback is never frozen",
+        ),
     ],
 )
 def test_plan(seen: Observed, policy: PlanPolicy, expected: list[type]) -> None:
@@ -237,16 +286,16 @@ def test_desired_adapters_hold_champion_previous_and_candidates() -> None:
     aliases = [Alias("a", champion="a@111111111111", previous="a@222222222222"), Alias("b", candidate="b@333333333333")]
     open_cycle = cycle(CycleState.EVALUATING)
     ended = cycle(CycleState.DONE, candidate="x@444444444444")
-    desired = steps.desired_adapters(aliases, [open_cycle, ended])
+    desired = desired_adapters(aliases, [open_cycle, ended])
     assert desired == {"a@111111111111", "a@222222222222", "b@333333333333", NEW}
 
 
 def test_unloading_waits_for_the_drain() -> None:
     resident, desired = {"a", "b", "c"}, frozenset({"a"})
-    assert steps.removable(resident, desired, {"b": 10.0, "c": 35.0}, now=40.0, drain_s=30.0) == {"b"}
-    assert steps.removable(resident, desired, {}, now=40.0, drain_s=30.0) == frozenset()
+    assert removable(resident, desired, {"b": 10.0, "c": 35.0}, now=40.0, drain_s=30.0) == {"b"}
+    assert removable(resident, desired, {}, now=40.0, drain_s=30.0) == frozenset()
 
 
 def test_champions_are_loaded_last_so_that_an_engine_gives_up_others_first() -> None:
     aliases = [Alias("a", champion="a@1"), Alias("b", champion="b@2", previous="b@1")]
-    assert steps.load_order({"b@2", "a@1", "b@1", "a@0"}, aliases) == ["a@0", "b@1", "a@1", "b@2"]
+    assert load_order({"b@2", "a@1", "b@1", "a@0"}, aliases) == ["a@0", "b@1", "a@1", "b@2"]

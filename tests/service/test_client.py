@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from service.cli import app
 from service.client import Api, show
 from service.core.errors import BadRequest, TrimtabError, Unavailable
 from service.settings import Settings
@@ -120,3 +122,23 @@ def test_times_are_dates_for_people_and_numbers_for_programs(
     assert "latched: False" in told
     show(answer, as_json=True)
     assert json.loads(capsys.readouterr().out) == answer
+
+
+@pytest.mark.parametrize(
+    ("args", "path", "body"),
+    [
+        (("approve", "support"), "/aliases/support/approve", {}),
+        (("retrain", "support", "--reason", "new"), "/aliases/support/retrain", {"reason": "new"}),
+        (("rollback", "support"), "/aliases/support/rollback", {"reason": "asked for"}),
+        (("promote", "support", "base"), "/aliases/support/promote", {"adapter": "base", "reason": "asked for"}),
+        (("aliases", "unlatch", "support"), "/aliases/support/unlatch", {}),
+    ],
+)
+def test_each_command_asks_for_what_it_says(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], path: str, body: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, [*args, "--url", server.url, "--json"])
+    assert done.exit_code == 0, done.output
+    ((method, asked, _, sent),) = server.asked
+    assert (method, asked, json.loads(sent)) == ("POST", f"/api/v1{path}", body)

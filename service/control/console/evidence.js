@@ -8,7 +8,7 @@ const NOISE = 0.01; // a difference that no colour should shout about
 const DECISIONS = { promote: ["good", "Promote"], hold: ["busy", "Not yet"], reject: ["bad", "Reject"] };
 
 export function evidenceBlocks(cycle) {
-  const { drift, examples, job, shadow, watch } = cycle.evidence;
+  const { drift, examples, job, shadow, waiting, watch } = cycle.evidence;
   return [
     !cycle.is_open && cycle.explanation && h("p", {}, cycle.explanation),
     drift && block("Why it opened", h("ul", { class: "reasons" }, (drift.reasons ?? []).map((reason) => h("li", {}, reason)))),
@@ -16,6 +16,7 @@ export function evidenceBlocks(cycle) {
     (cycle.job || job?.training) && training(cycle.job, job ?? {}),
     job?.evaluation && evaluation(job.evaluation),
     shadow && shadowing(shadow),
+    waiting && cycle.is_open && h("p", { class: "small" }, waiting.reason),
     watch && watching(watch),
   ];
 }
