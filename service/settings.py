@@ -20,6 +20,8 @@ Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 
 CONFIG_FILE = Path("trimtab.yaml")
+_ADDRESS = re.compile(r"https?://([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(:[1-9]\d{0,4})?(/[\x21-\x7e]*)?")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]+")
 _FLAGS = "\0flags"
 """Under this key, which no YAML can hold, flags travel to the sources."""
 
@@ -267,6 +269,23 @@ class Settings(BaseSettings):
         file = getattr(init_settings, "init_kwargs", {})
         flags = InitSettingsSource(settings_cls, file.pop(_FLAGS, {}))
         return (flags, env_settings, init_settings)
+
+    @field_validator("engines", "embedding_engines")
+    @classmethod
+    def _are_addresses(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            if not _ADDRESS.fullmatch(url):
+                raise ValueError(f"{url!r} is no engine's address; write one such as http://gpu-1:8000")
+        return urls
+
+    @field_validator("engine_key")
+    @classmethod
+    def _fits_a_header(cls, key: str | None) -> str | None:
+        """Keys that come out of files often end with a newline, which would end the header too."""
+        key = key.strip() if key else None
+        if key and not _HEADER_VALUE.fullmatch(key):
+            raise ValueError("the key must be of printable ASCII characters, as an HTTP header is")
+        return key
 
     @model_validator(mode="after")
     def _all_gateways_know_before_they_settle(self) -> Self:

@@ -74,6 +74,10 @@ def refused_by_up(tmp_path: Path, model: Path, text: str, *, own_engine: bool) -
         ("store: {url: 'mysql://localhost/x'}", ["store.url", "postgresql"]),
         ("blobs: {url: 'ftp://localhost/x'}", ["blobs.url", "s3://"]),
         ("server: {port: TAKEN}", ["Port", "server.port"]),
+        ("engines: ['gpu-1:8000']", ["gpu-1:8000", "'engines'", "http://gpu-1:8000"]),
+        ('engine_key: "a\\u00e9"', ["'engine_key'", "ASCII"]),
+        ("gateway: {settle_s: 0.1}", ["gateway.settle_s", "routing_poll_s"]),
+        ("promotion: {freezes: [Friday]}", ["'promotion.freezes'", "Fri 16:00-Mon 08:00"]),
     ],
 )
 def test_up_refuses_settings_that_cannot_work(tmp_path: Path, model: Path, text: str, words: list[str]) -> None:

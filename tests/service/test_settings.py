@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.core.errors import BadRequest, ConfigError
-from service.settings import load_settings
+from service.settings import Settings, load_settings
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -112,3 +112,20 @@ def test_config_show_hides_secrets(tmp_path: Path) -> None:
     assert "hunter2" not in shown.stdout
     assert "sesame" not in shown.stdout
     assert "bob:***@db/x" in shown.stdout
+
+
+def test_an_engine_key_out_of_a_file_loses_its_newline() -> None:
+    assert Settings(engine_key="secret\n").engine_key == "secret"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://e", "https://e.example:8000/base", "http://[::1]:8000", "http://127.0.0.1:8001/"]
+)
+def test_addresses_of_engines(url: str) -> None:
+    assert Settings(engines=(url,)).engines == (url,)
+
+
+@pytest.mark.parametrize("url", ["", "e:8000", "ftp://e", "http://", "http://e:0", "http://e f", "http://e/\r\nx: y"])
+def test_what_is_no_address_of_an_engine(url: str) -> None:
+    with pytest.raises(ValueError, match="address"):
+        Settings(engines=(url,))

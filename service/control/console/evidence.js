@@ -16,7 +16,7 @@ export function evidenceBlocks(cycle) {
     (cycle.job || job?.training) && training(cycle.job, job ?? {}),
     job?.evaluation && evaluation(job.evaluation),
     shadow && shadowing(shadow),
-    waiting && cycle.is_open && h("p", { class: "small" }, waiting.reason),
+    waiting && ["shadowing", "canary"].includes(cycle.state) && h("p", { class: "small" }, waiting.reason),
     watch && watching(watch),
   ];
 }

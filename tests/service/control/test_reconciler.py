@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from service.control.gauges import Gauges
 from service.control.reconciler import Reconciler
 from service.control.residency import ResidencyKeeper
-from service.core.cycle import CycleState
+from service.core.cycle import CycleState, Trigger
 from service.core.errors import Unavailable
 from service.core.records import Adapter, Capture, DriftCheck, Feedback, Job, JobPhase, JobStatus, ShadowReply
 from service.drivers.adapter_files import adapter_digest
@@ -206,6 +206,51 @@ async def test_a_cycle_from_drift_to_done(world: World) -> None:
     assert await world.tick(30.0) is CycleState.DONE
     kinds = {event.kind for event in await world.store.events("support")}
     assert {"cycle.open", "alias.promoted"} <= kinds
+
+
+def with_settings(world: World, **changes: dict[str, Any]) -> None:
+    """Another controller over the same store, with these fields of its sections changed."""
+    sections = {name: getattr(world.settings, name).model_copy(update=update) for name, update in changes.items()}
+    world.settings = world.settings.model_copy(update=sections)
+    world.controller = world.new_controller()
+
+
+async def test_a_proven_candidate_waits_for_the_end_of_a_freeze(world: World) -> None:
+    with_settings(world, promotion={"freezes": ("00:00-01:00",)})  # the clock shows a quarter past
+    await to_shadow(world)
+    await world.shadow(60)
+    for _ in range(3):
+        assert await world.tick() is CycleState.SHADOWING
+    (cycle,) = await world.store.cycles("support")
+    assert "00:00-01:00 UTC" in cycle.evidence["waiting"]["reason"]
+    world.clock.time = 3600.0
+    assert await world.tick() is CycleState.PROMOTING
+
+
+async def test_labels_open_a_cycle_once_and_not_again_for_the_same(world: World) -> None:
+    with_settings(world, retrain={"every_labels": 20})
+    await world.shadow(19)
+    assert await world.tick() is None
+    await world.shadow(1)
+    assert await world.tick() is CycleState.OPEN
+    (cycle,) = await world.store.cycles("support")
+    assert cycle.trigger is Trigger.LABELS
+    await world.store.advance(cycle, CycleState.FAILED, reason="test", now=world.clock.time)
+    assert await world.tick(60.0) is CycleState.FAILED
+
+
+async def test_the_calendar_opens_cycles_within_the_days_budget(world: World) -> None:
+    with_settings(world, retrain={"every_s": 100.0, "min_examples": 5, "max_cycles_per_day": 2})
+    opened = []
+    for _ in range(4):
+        await world.shadow(5)
+        if await world.tick(200.0) is CycleState.OPEN:
+            (cycle, *_) = await world.store.cycles("support")
+            opened.append(cycle.trigger)
+            await world.store.advance(cycle, CycleState.FAILED, reason="test", now=world.clock.time)
+    assert opened == [Trigger.SCHEDULE] * 2
+    await world.shadow(5)
+    assert await world.tick(86_400.0) is CycleState.OPEN
 
 
 async def test_nothing_flips_while_an_engine_lacks_the_candidate(world: World) -> None:
