@@ -1,7 +1,8 @@
 """What clients feel of shadow traffic near saturation, on a real vLLM: `python -m benchmarks.mirror`.
 
-Three arms take turns over one engine, with the same arrivals and questions in a round: no mirror, the mirror with its
-gate, and the mirror with nothing but vLLM's request priority. Clients' requests come at random (a Poisson process) at a
+Four arms take turns over one engine, with the same arrivals and questions in a round: no mirror, the same again (what
+differs between these two is chance), the mirror with its gate, and the mirror with nothing but vLLM's request priority.
+Clients' requests come at random (a Poisson process) at a
 share of what the engine can do, and a fifth of them is offered to the candidate.
 """
 
@@ -45,13 +46,15 @@ START_S = 420.0
 MAX_LORAS = 2
 RUNTIME_LORA = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
 ENGINE_FLAGS = ("--scheduling-policy=priority", "--enable-lora", f"--max-loras={MAX_LORAS}")
-OFF, MIRROR = "no mirror", "mirror"
+OFF, AGAIN, MIRROR = "no mirror", "no mirror, again", "mirror"
 ARMS: dict[str, dict[str, Any]] = {
     OFF: {},
+    AGAIN: {},
     MIRROR: {},
     "priority alone": {"max_in_flight": 1000, "max_live_ratio": 1.0, "token_ratio": 1000.0},
 }
 """Settings of each arm's mirror."""
+UNMIRRORED = (OFF, AGAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,9 @@ async def stage(
         async with AsyncExitStack() as stack:
             urls = {}
             for name, mirror in ARMS.items():
-                gateway = trimtab(folder / name.replace(" ", "-"), ["serve"], {**settings, "mirror": mirror})
+                gateway = trimtab(
+                    folder / name.replace(" ", "-").replace(",", ""), ["serve"], {**settings, "mirror": mirror}
+                )
                 urls[name] = await stack.enter_async_context(gateway)
             yield store, urls, candidate
     finally:
@@ -171,7 +176,7 @@ async def measure(
             await asyncio.sleep(1.0)  # longer than gateway.routing_poll_s, and than a shadow that still runs
 
         for name, url in urls.items():
-            await mirror(0.0 if name == OFF else MIRRORED)
+            await mirror(0.0 if name in UNMIRRORED else MIRRORED)
             await play(url, plan(10.0, 3.0, seed=0))
         await mirror(0.0)
         able = await capacity(urls[OFF], options.seconds)
@@ -179,7 +184,7 @@ async def measure(
             planned = plan(options.load * able, options.seconds, seed=number + 1)
             order = [*arms, *arms][number % len(arms) :][: len(arms)]
             for name in order:
-                await mirror(0.0 if name == OFF else MIRRORED)
+                await mirror(0.0 if name in UNMIRRORED else MIRRORED)
                 before = await shadows(urls[name])
                 replies = await play(urls[name], planned)
                 after = await shadows(urls[name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from service.drivers.vllm import VllmEngine
 from service.gateway.app import create_app
 from service.gateway.gateway import Gateway
 from service.gateway.server import Server
+from service.gateway.shipping import ShippingProcess
 from service.ports import Blobs, Store
 from service.processes import check_port_free, lower_priority, note, stop_on_signals
 from service.settings import Settings
@@ -34,6 +36,7 @@ from service.telemetry import ControllerMetrics, GatewayMetrics
 if TYPE_CHECKING:
     from service.gateway.spans import Spans
 
+SHIP = (sys.executable, "-m", "service.ship")
 REQUEST_ID_SECRET = "request-ids"
 OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
@@ -92,11 +95,15 @@ async def run_serve(settings: Settings) -> None:
         await _warn_without_keys(store, settings)
         registry = CollectorRegistry()
         clock = SystemClock()
+        shipping = ShippingProcess(
+            SHIP, store_url=settings.store_url, interval_s=settings.capture.ship_interval_s,
+            log_level=settings.log_level, clock=clock,
+        )  # fmt: skip
         gateway = Gateway(
             settings,
             load_routing=store.routing,
             load_keys=store.keys,
-            sink=store,
+            shipping=shipping,
             secret=await store.secret(REQUEST_ID_SECRET),
             metrics=GatewayMetrics(registry),
             registry=registry,

@@ -115,7 +115,10 @@ class CaptureSettings(Group):
     ship_interval_s: Seconds = 0.2
     segment_bytes: int = Field(8 * 2**20, ge=4096)
     spool_bytes: int = Field(512 * 2**20, ge=4096)
-    confidence: bool = Field(True, description="ask the engine for log-probabilities")
+    confidence_per_s: float = Field(
+        10.0, ge=0, le=1e6,
+        description="requests a second, of one gateway, whose log-probabilities are asked of the engine; 0: none",
+    )  # fmt: skip
 
 
 class MirrorSettings(Group):

@@ -14,7 +14,7 @@ from benchmarks.gateway.unary import MANY
 ON, RECORDS, OFF = "on", "records only", "off"
 VARIANTS: dict[str, Changes] = {
     ON: {},
-    RECORDS: {"capture": {"confidence": False}},
+    RECORDS: {"capture": {"confidence_per_s": 0}},
     OFF: {"capture": {"enabled": False}},
 }
 

@@ -38,6 +38,7 @@ async def gateway(
     with program(argv, cores.tested, folder / "gateway.log") as process:
         arm = HttpArm(name, f"http://127.0.0.1:{port}/v1", process, KEY)
         await arm.until_answered()
+        process.move_children(cores.others)  # what ships captures may run wherever there is room
         yield arm
 
 

@@ -55,7 +55,12 @@ class Process:
         return sum(t.user + t.system for t in times)
 
     def resident_mib(self) -> float:
-        return sum(float(process.memory_info().rss) for process in self._all()) / 2**20
+        """Of all its processes; what they share counts once (PSS)."""
+        return sum(float(process.memory_full_info().pss) for process in self._all()) / 2**20
+
+    def move_children(self, cores: frozenset[int]) -> None:
+        for child in psutil.Process(self.pid).children():
+            child.cpu_affinity(sorted(cores))
 
     async def quiet(self, within_s: float = 20.0) -> None:
         """Return once the program has nothing left to do, such as captures to ship, or after `within_s`."""

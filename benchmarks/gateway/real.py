@@ -1,7 +1,8 @@
 """Over a real vLLM: what `vllm bench serve` measures directly and through the gateway, in turns.
 
 The engine has a core of its own; the gateway and the client share the other, so that neither arm takes CPU time from
-the engine. The model is tiny, which is hard on the gateway: the larger the model, the fewer tokens it has to carry.
+the engine. The model has 50 million parameters, and with `--full` also 4 million: the smaller the model, the more
+tokens a second the gateway has to carry, and the more of a step's time log-probabilities are.
 """
 
 from __future__ import annotations
@@ -30,8 +31,17 @@ _LEAN = f"{OURS}, {RECORDS}"
 _FLAGS = ("--enforce-eager", "--scheduling-policy=priority", "--disable-uvicorn-access-log")
 """As `trimtab engine` starts it."""
 
-_REQUESTS_A_SECOND = 32
-"""Sent for each second of `--seconds`: about what the tiny model answers on one core."""
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A model's width, its name, and how many requests a second it answers on one core, or less."""
+
+    width: int
+    name: str
+    requests_a_second: int
+
+
+_SMALL, _TINY = Size(1024, "50 M", 16), Size(256, "4 M", 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +54,24 @@ class Sample:
 
 
 async def measure_real(plan: Plan) -> Part:
+    parts = [await _measure(plan, size) for size in ((_SMALL, _TINY) if plan.full else (_SMALL,))]
+    return Part([row for part in parts for row in part.rows], [note for part in parts for note in part.notes])
+
+
+async def _measure(plan: Plan, size: Size) -> Part:
     async with AsyncExitStack() as stack:
-        model = await asyncio.to_thread(save_model, plan.folder / "model")
+        model = await asyncio.to_thread(save_model, plan.folder / f"model-{size.width}", width=size.width)
         with on_cores(plan.cores.others):
-            engine = stack.enter_context(vllm_server(model, {}, plan.folder / "vllm.log", flags=_FLAGS, start_s=600))
+            engine = stack.enter_context(
+                vllm_server(model, {}, plan.folder / f"vllm-{size.width}.log", flags=_FLAGS, start_s=600)
+            )
         arms = [HttpArm(_DIRECT, f"{engine}/v1", model="base")]
         for number, (name, changes) in enumerate(((OURS, {}), (_LEAN, VARIANTS[RECORDS]))):
-            folder = plan.place(f"real-{number}")
+            folder = plan.place(f"real-{size.width}-{number}")
             arms.append(
                 await stack.enter_async_context(gateway(folder, engine, plan.cores, name=name, changes=changes))
             )
-        bench = _Bench(model, plan)
+        bench = _Bench(model, plan, size)
         await asyncio.to_thread(bench.run, arms[0])  # the engine's first batches are slow
         samples: dict[str, list[Sample]] = {arm.name: [] for arm in arms}
         for arm in turns(arms, plan.rounds):
@@ -63,23 +80,26 @@ async def measure_real(plan: Plan) -> Part:
     notes = [
         f"{name}: {len(found)} requests failed, the first by {found[0]!r}" for name, found in faults.items() if found
     ]
-    notes.append(f"vLLM on one core, {CONCURRENT} requests at a time, 8 to 40 tokens in, {REPLY} out")
-    return Part(rows(samples), notes)
+    notes.append(
+        f"vLLM on one core, {size.name} parameters, {CONCURRENT} requests at a time, 8 to 40 tokens in, {REPLY} out"
+    )
+    return Part(rows(samples, f"real vLLM, {size.name} parameters"), notes)
 
 
 class _Bench:
     """Runs vLLM's own load generator on the gateway's core; no two runs send the same prompts."""
 
-    def __init__(self, model: Path, plan: Plan) -> None:
+    def __init__(self, model: Path, plan: Plan, size: Size) -> None:
         self._model = model
+        self._size = size
         self._plan = plan
         self._seed = 0
 
     def run(self, arm: HttpArm) -> Sample:
         self._seed += 1
-        result = self._plan.folder / f"bench-{self._seed}.json"
-        count = max(2 * CONCURRENT, round(self._plan.seconds * _REQUESTS_A_SECOND))
-        prompts = self._plan.folder / f"prompts-{self._seed}.jsonl"
+        result = self._plan.folder / f"bench-{self._size.width}-{self._seed}.json"
+        count = max(2 * CONCURRENT, round(self._plan.seconds * self._size.requests_a_second))
+        prompts = self._plan.folder / f"prompts-{self._size.width}-{self._seed}.jsonl"
         prompts.write_text("".join(f'{{"prompt": "{line}"}}\n' for line in texts(count, seed=self._seed)), "utf-8")
         argv = module("benchmarks.gateway.vllm_bench", "--backend", "openai-chat")
         argv += ["--base-url", arm.base_url.removesuffix("/v1"), "--endpoint", "/v1/chat/completions"]
@@ -99,7 +119,7 @@ class _Bench:
         return Sample(told["output_throughput"], told["median_ttft_ms"], faults)
 
 
-def rows(samples: dict[str, list[Sample]]) -> list[Row]:
+def rows(samples: dict[str, list[Sample]], what: str) -> list[Row]:
     """Each round's figure against the direct one of the same round; medians over rounds."""
     direct = samples[_DIRECT]
     speeds = {name: [s.tokens_per_s for s in found] for name, found in samples.items()}
@@ -110,7 +130,6 @@ def rows(samples: dict[str, list[Sample]]) -> list[Row]:
         for name in (OURS, _LEAN)
     }
     allowed_ms = 1.0 + 0.02 * waits[_DIRECT]
-    what = f"real vLLM, {CONCURRENT} concurrent"
     return [
         Row(f"{what}: tokens", "/s", median(speeds[OURS]), None, {_DIRECT: median(speeds[_DIRECT])}),
         Row(f"{what}: of vLLM's tokens/s", "x", ratio[OURS], Bound(0.98, at_least=True), {_LEAN: ratio[_LEAN]}),

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from service.core.errors import NotFound
 from service.core.records import Capture, Feedback, Labelled, PairedReply, ShadowReply
 from service.drivers import schema
-from service.drivers.database import Database
+from service.drivers.database import Database, parse_url
 from service.drivers.schema import captures, feedback, shadow_replies
 
 _BATCH = 500
@@ -101,6 +101,16 @@ class SqlTraffic:
         for batch in _batches(request_ids):
             async with self._db.write() as connection:
                 await _join(connection, self._db.among(feedback.c.request_id, batch))
+
+
+class TrafficStore(SqlTraffic):
+    """The traffic alone, of a store whose schema somebody else has checked: a third of what the whole store weighs."""
+
+    def __init__(self, url: str) -> None:
+        self._db = Database(parse_url(url))
+
+    async def close(self) -> None:
+        await self._db.close()
 
 
 async def _join(connection: AsyncConnection, of_requests: ColumnElement[bool]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Exchange:
     """What is known so far; `engine` is set once one has answered, `status` is what the client got.
 
-    `tenant` is the id of the key that asked.
+    `tenant` is the id of the key that asked; `measured`: the engine is asked for log-probabilities.
     """
 
     request_id: str
@@ -37,6 +37,7 @@ class Exchange:
     span: Span | None = None
     ask: Ask[Any] | None = None
     target: Target | None = None
+    measured: bool = False
     engine: str | None = None
     status: int = 500
     error: str | None = None

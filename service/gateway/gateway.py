@@ -21,11 +21,12 @@ from service.gateway.keyring import Keyring
 from service.gateway.mirror import Mirror
 from service.gateway.occupancy import Occupancy
 from service.gateway.proxy import Proxy
+from service.gateway.shipping import Shipping
 from service.gateway.table import Routes
 from service.gateway.tally import Tally
 from service.gateway.upstream import Upstream
 from service.gateway.v1 import V1
-from service.ports import Clock, Traffic
+from service.ports import Clock
 from service.settings import Settings
 from service.telemetry import GatewayMetrics
 
@@ -41,7 +42,7 @@ class Gateway:
     Args:
         load_routing: the store's routing snapshot, read every `gateway.routing_poll_s`.
         load_keys: the issued keys, read every `gateway.keys_poll_s`.
-        sink: where captures, shadow replies and feedback go.
+        shipping: what takes captures, shadow replies and feedback to the store.
         secret: signs request ids; the same for all gateways over one store.
         spans: where a span of each request goes.
     """
@@ -52,7 +53,7 @@ class Gateway:
         *,
         load_routing: Callable[[], Awaitable[RoutingTable]],
         load_keys: Callable[[], Awaitable[Sequence[Key]]],
-        sink: Traffic,
+        shipping: Shipping,
         secret: bytes,
         metrics: GatewayMetrics,
         registry: CollectorRegistry,
@@ -70,7 +71,7 @@ class Gateway:
         self._routes = Routes(settings.gateway.settle_s)
         self._embedders = Embedders(settings.embedding_engines)
         self._upstream = Upstream(connect_timeout_s=settings.gateway.connect_timeout_s, key=settings.engine_key)
-        self._outbox = Outbox(settings.state_dir / "spool", settings.capture, sink, metrics, clock)
+        self._outbox = Outbox(settings.state_dir / "spool", settings.capture, shipping, metrics, clock)
         admission = Admission(settings.gateway, metrics)
         occupancy = Occupancy()
         ids = RequestIds(secret)

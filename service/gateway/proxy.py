@@ -23,6 +23,7 @@ from service.core.routing import Target, resolve
 from service.gateway.admission import Admission
 from service.gateway.asgi import JSON, SSE, ClientGone, error_headers, read_body, send_bytes, send_json
 from service.gateway.ask import Ask, Kind
+from service.gateway.confidence import ConfidenceBudget
 from service.gateway.dialects import DIALECTS
 from service.gateway.embedders import Embedders
 from service.gateway.exchange import Exchange
@@ -88,7 +89,7 @@ class Proxy:
         self._spans = spans
         self._allowances = Allowances()
         self._retries = RetryBudget()
-        self._measure = settings.capture.enabled and settings.capture.confidence
+        self._confidence = ConfidenceBudget(settings.capture.confidence_per_s if settings.capture.enabled else 0.0)
         self._open = 0
 
     async def all_told(self) -> None:
@@ -165,6 +166,7 @@ class Proxy:
         try:
             self._retries.earn()
             tried: list[str] = []
+            exchange.measured = ask.captured and self._confidence.take(exchange.at)
             conversation = ask.conversation() if len(target.engines) > 1 else None
             while True:
                 engine = self._routes.pick(target.engines, exchange.at, tried, conversation=conversation)
@@ -186,7 +188,7 @@ class Proxy:
         self._routes.entered(engine)
         self._occupancy.entered(engine, target.adapter)
         try:
-            body = ask.engine_body(target.served_model, confidence=self._measure, tenant=exchange.tenant)
+            body = ask.engine_body(target.served_model, confidence=exchange.measured, tenant=exchange.tenant)
             reply = await self._upstream.open(engine, ask.kind.value, body, exchange.request_id, exchange.trace)
             exchange.engine = engine
             with reply:
@@ -205,7 +207,7 @@ class Proxy:
             body = await reply.read()
         except WireError as error:
             raise EngineLost("The engine broke off its answer; retry shortly.") from error
-        shown = hide_logprobs(body) if self._measure and not ask.wants_logprobs else body
+        shown = hide_logprobs(body) if exchange.measured and not ask.wants_logprobs else body
         exchange.status = 200
         exchange.head_sent = True
         guard.complete()
@@ -216,7 +218,7 @@ class Proxy:
     async def _pass_stream(
         self, exchange: Exchange, ask: Ask[Any], reply: EngineConnection, guard: Guard, send: Send
     ) -> None:
-        hides_logprobs = self._measure and not ask.wants_logprobs
+        hides_logprobs = exchange.measured and not ask.wants_logprobs
         hides_usage = not ask.wants_usage
         read = reply.read_some
         assert exchange.reader is not None

@@ -1,10 +1,11 @@
-"""Segments on disk: one folder a process, held by a lock, so that what a dead process left behind can be adopted.
+"""Segments on disk: one folder a process, held by a lock, so that what a dead process left behind can be told.
 
     spool/<instance>/lock              held while the process lives
-    spool/<instance>/000001.jsonl      a segment: one record a line, appended, shipped whole, deleted
+    spool/<instance>/000001.open       the segment that is written: one record a line
+    spool/<instance>/000001.jsonl      a closed one: shipped whole, then deleted
     spool/dead-letters.jsonl           records that the store refuses
 
-Blocking calls only; `capture.py` makes them on one thread of its own.
+Blocking calls only; `capture.py` makes the writer's on one thread of its own, `shipper.py` the reader's.
 """
 
 from __future__ import annotations
@@ -13,48 +14,45 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 LOCK = "lock"
 DEAD_LETTERS = "dead-letters.jsonl"
-_SEGMENT = "*.jsonl"
+_OPEN = ".open"
+_CLOSED = ".jsonl"
 
 
 class Spool:
-    """This process's folder below `root`."""
+    """This process's folder below `root`: what its records are written to."""
 
     def __init__(self, root: Path, segment_bytes: int) -> None:
+        self.folder = root / f"{os.getpid()}-{uuid4().hex[:8]}"
+        self.size_bytes = 0
+        """What waits to be shipped below `root`: as `tend` found it, and what was added since."""
         self._root = root
         self._segment_bytes = segment_bytes
-        self._folder = root / f"{os.getpid()}-{uuid4().hex[:8]}"
         self._number = 0
         self._open_fd: int | None = None
-        self._open_path: Path | None = None
+        self._open_path = self.folder
         self._open_bytes = 0
-        self._sealed: deque[tuple[Path, int]] = deque()
         self._lock_fd = -1
 
     def start(self) -> None:
-        # Locked under a hidden name first: nobody may adopt a folder whose owner is just starting.
-        hidden = self._folder.with_name(f".{self._folder.name}")
+        # Locked under a hidden name first: nobody may take over a folder whose owner is just starting.
+        hidden = self.folder.with_name(f".{self.folder.name}")
         hidden.mkdir(parents=True)
         self._lock_fd = os.open(hidden / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
-        hidden.rename(self._folder)
-        self.adopt()
-
-    @property
-    def size_bytes(self) -> int:
-        """What waits to be shipped."""
-        return self._open_bytes + sum(size for _, size in self._sealed)
+        hidden.rename(self.folder)
+        self.tend()
 
     def append(self, lines: bytes) -> None:
         """Add whole lines and put them on the disk."""
         if self._open_fd is None:
             self._number += 1
-            self._open_path = self._folder / f"{self._number:06d}.jsonl"
+            self._open_path = self.folder / f"{self._number:06d}{_OPEN}"
             self._open_fd = os.open(self._open_path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_EXCL, 0o600)
         view = memoryview(lines)
         try:
@@ -65,68 +63,82 @@ class Spool:
             os.ftruncate(self._open_fd, self._open_bytes)
             raise
         self._open_bytes += len(lines)
+        self.size_bytes += len(lines)
         if self._open_bytes >= self._segment_bytes:
             self.seal()
 
     def seal(self) -> None:
         """Close the open segment, so that it can be shipped."""
-        if self._open_fd is None or self._open_path is None:
+        if self._open_fd is None:
             return
+        self._open_path.rename(self._open_path.with_suffix(_CLOSED))
         os.close(self._open_fd)
-        self._sealed.append((self._open_path, self._open_bytes))
-        self._open_fd, self._open_path, self._open_bytes = None, None, 0
+        self._open_fd, self._open_bytes = None, 0
 
-    def oldest(self) -> Path | None:
-        """The closed segment to ship next."""
-        return self._sealed[0][0] if self._sealed else None
-
-    def read(self, segment: Path) -> list[bytes]:
-        """Its whole lines; a last one that was torn by a crash is left out."""
-        return segment.read_bytes().split(b"\n")[:-1]
-
-    def delete(self, segment: Path) -> None:
-        """It was shipped."""
-        segment.unlink()
-        if self._sealed and self._sealed[0][0] == segment:
-            self._sealed.popleft()
-
-    def bury(self, line: bytes, reason: str) -> None:
-        """Keep one refused record aside, for a person to look at; `reason` goes before it."""
-        with (self._root / DEAD_LETTERS).open("ab") as file:
-            file.write(b"# " + reason.replace("\n", " ").encode() + b"\n" + line + b"\n")
-
-    def adopt(self) -> int:
-        """Take over the segments of processes that are gone; how many there were."""
-        adopted = 0
-        for folder in sorted(self._root.iterdir()):
-            if folder == self._folder or folder.name.startswith(".") or not folder.is_dir():
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                adopted += self._adopt_folder(folder)
-        return adopted
+    def tend(self) -> None:
+        """See what waits; close the open segment where no other does, so that few large ones wait for a store away."""
+        if not closed_segments(self.folder):
+            self.seal()
+        self.size_bytes = sum(_size_bytes(folder) for folder in folders(self._root))
 
     def stop(self) -> None:
-        """Leave what could not be shipped to the next process; an empty folder goes."""
+        """Leave what was not shipped to others; an empty folder goes."""
         self.seal()
-        if not self._sealed:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if not closed_segments(self.folder):
+            shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock_fd)
 
-    def _adopt_folder(self, folder: Path) -> int:
+
+def folders(root: Path) -> list[Path]:
+    """Of the processes that write or have written below `root`."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(Path(entry) for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    return []
+
+
+def closed_segments(folder: Path) -> list[Path]:
+    """What is ready to be shipped, oldest first; nothing where the folder is gone."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(Path(entry) for entry in os.scandir(folder) if entry.name.endswith(_CLOSED))
+    return []
+
+
+def read_lines(segment: Path) -> list[bytes]:
+    """A segment's whole lines; a last one that was torn by a crash is left out."""
+    return segment.read_bytes().split(b"\n")[:-1]
+
+
+@contextlib.contextmanager
+def abandoned(folder: Path) -> Iterator[bool]:
+    """Whether the folder's owner is gone; if so the folder is ours within the block, with all its segments closed."""
+    try:
         lock = os.open(folder / LOCK, os.O_RDWR)
+    except FileNotFoundError:  # another process has just removed it
+        yield False
+        return
+    try:
         try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return 0
-            adopted = 0
-            for segment in sorted(folder.glob(_SEGMENT)):
-                self._number += 1
-                ours = self._folder / f"{self._number:06d}.jsonl"
-                segment.rename(ours)
-                self._sealed.append((ours, ours.stat().st_size))
-                adopted += 1
-            shutil.rmtree(folder)
-            return adopted
-        finally:
-            os.close(lock)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        for torn in folder.glob(f"*{_OPEN}"):
+            torn.rename(torn.with_suffix(_CLOSED))
+        yield True
+    finally:
+        os.close(lock)
+
+
+def bury(root: Path, line: bytes, reason: str) -> None:
+    """Keep one refused record aside, for a person to look at; `reason` goes before it."""
+    with (root / DEAD_LETTERS).open("ab") as file:
+        file.write(b"# " + reason.replace("\n", " ").encode() + b"\n" + line + b"\n")
+
+
+def _size_bytes(folder: Path) -> int:
+    total = 0
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.scandir(folder):
+            with contextlib.suppress(FileNotFoundError):
+                total += entry.stat().st_size
+    return total

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from service.core.audit import GENESIS
 from service.drivers.schema import audit_head, metadata
-from service.drivers.store import SqlStore, open_store, upgrade_store
+from service.drivers.store import SqlStore, open_store
+from service.drivers.upgrade import upgrade_store
 
 OpenStore = Callable[[], Awaitable[SqlStore]]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,12 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from service.core.errors import ConfigError, TrimtabError
 from service.drivers.schema import metadata
-from service.drivers.store import migration_config, open_store, upgrade_store
+from service.drivers.store import open_store
+from service.drivers.upgrade import migration_config, newest_version, upgrade_store
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -65,6 +69,22 @@ def test_migrations_build_the_declared_schema(empty_url: str, tmp_path: Path) ->
     metadata.create_all(engine)
     assert constraints(engine) == migrated
     engine.dispose()
+
+
+def test_the_newest_version_is_the_one_that_alembic_ends_at() -> None:
+    assert newest_version() == ScriptDirectory.from_config(migration_config()).get_current_head()
+
+
+def test_a_store_of_this_version_is_opened_without_alembic(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'trimtab.db'}"
+    upgrade_store(url)
+    code = f"""
+import asyncio, sys
+from service.drivers.store import open_store
+asyncio.run(asyncio.wait_for(open_store({url!r}, migrate=True), 30))
+assert "alembic" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_processes_may_migrate_at_once(empty_url: str) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from retrain_jobs.base import prepare_process
-from service.drivers.store import SqlStore, open_store, upgrade_store
+from service.drivers.store import SqlStore, open_store
+from service.drivers.upgrade import upgrade_store
 from service.settings import AliasSettings, BlobSettings, EngineSettings, RetrainSettings, Settings, StoreSettings
 from tests.jobs.queue import NEW, OLD
 from tests.jobs.rows import desk

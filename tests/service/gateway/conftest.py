@@ -25,6 +25,7 @@ from service.gateway.connections import Connection
 from service.gateway.gateway import Gateway
 from service.settings import Settings
 from service.telemetry import GatewayMetrics
+from tests.service.gateway.in_process import InThisProcess
 from tests.service.gateway.stub import ADAPTER, BASE_MODEL, CANDIDATE, StubEngine
 
 
@@ -150,7 +151,7 @@ class World:
             settings,
             load_routing=self._routing,
             load_keys=self._keys,
-            sink=self.sink,
+            shipping=InThisProcess(self.sink, settings.capture.ship_interval_s),
             secret=b"s" * 32,
             metrics=self.metrics,
             registry=self.registry,

@@ -9,15 +9,18 @@ import subprocess
 import sys
 import time
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
 from service.core.errors import ConfigError
 from service.core.records import Capture, Feedback, ShadowReply
 from service.gateway.capture import Outbox
-from service.gateway.spool import Spool
+from service.gateway.shipper import TAGS, Shipper
+from service.gateway.spool import Spool, abandoned, closed_segments, read_lines
 from service.settings import CaptureSettings
 from service.telemetry import GatewayMetrics
+from tests.service.gateway.in_process import InThisProcess
 
 
 class Clock:
@@ -37,7 +40,8 @@ class Box:
     def __init__(self, folder, sink, **settings):
         self.registry = CollectorRegistry()
         settings = {"ship_interval_s": 0.02, "fsync_interval_s": 0.01, **settings}
-        self.outbox = Outbox(folder, CaptureSettings(**settings), sink, GatewayMetrics(self.registry), Clock())
+        self.shipping = InThisProcess(sink, settings["ship_interval_s"])
+        self.outbox = Outbox(folder, CaptureSettings(**settings), self.shipping, GatewayMetrics(self.registry), Clock())
 
     async def __aenter__(self):
         await self.outbox.start()
@@ -50,8 +54,18 @@ class Box:
         return self.registry.get_sample_value(name, labels) or 0.0
 
 
+def spool_of(root, records):
+    """A spool with one closed segment of so many captures."""
+    spool = Spool(root, 2**20)
+    spool.start()
+    (tag,) = (tag for tag, kind in TAGS if kind is Capture)
+    spool.append(b"".join(tag + msgspec.json.encode(capture(n)) + b"\n" for n in range(records)))
+    spool.seal()
+    return spool
+
+
 def segments(folder):
-    return sorted(folder.glob("*/*.jsonl"))
+    return sorted([*folder.glob("*/*.jsonl"), *folder.glob("*/*.open")])
 
 
 async def test_all_kinds_arrive_and_leave_nothing_behind(tmp_path, sink, wait_until):
@@ -109,15 +123,15 @@ async def test_a_record_that_always_fails_in_an_unforeseen_way_does_not_block_th
         await real(captures)
 
     monkeypatch.setattr(sink, "add_captures", failing)
-    async with Box(tmp_path, sink, ship_interval_s=60) as box:
-        for n in range(10):
-            box.outbox.put(capture(n))
-        await box.outbox.write()
-        tries = 0
-        while not await box.outbox.ship():
-            tries += 1
-            assert tries < 10
+    spool, shipped = spool_of(tmp_path, 10), []
+    shipper = Shipper(tmp_path, sink, shipped.append)
+    tries = 0
+    while not await shipper.ship(spool.folder):
+        tries += 1
+        assert tries < 10
     assert len(sink.captures) == 9
+    assert sum(s.refused for s in shipped) == 1
+    spool.stop()
 
 
 async def test_what_a_process_left_behind_is_shipped_by_the_next(tmp_path, sink, wait_until):
@@ -154,12 +168,12 @@ async def test_a_store_that_fails_between_batches_gets_them_again(tmp_path, sink
         await real(captures)
 
     monkeypatch.setattr(sink, "add_captures", flaky)
-    async with Box(tmp_path, sink, ship_interval_s=60) as box:
-        for n in range(700):
-            box.outbox.put(capture(n))
-        await box.outbox.write()
-        assert not await box.outbox.ship()
-        assert await box.outbox.ship()
+    spool, shipped = spool_of(tmp_path, 700), []
+    shipper = Shipper(tmp_path, sink, shipped.append)
+    assert not await shipper.ship(spool.folder)
+    assert await shipper.ship(spool.folder)
+    assert sum(s.rows for s in shipped) == 1200
+    spool.stop()
     assert calls == [500, 200, 500, 200]
     assert len(sink.captures) == 700
 
@@ -175,13 +189,42 @@ def test_a_torn_last_line_is_left_out(tmp_path):
     spool.start()
     spool.append(b"one\ntwo\n")
     spool.seal()
-    segment = spool.oldest()
+    (segment,) = closed_segments(spool.folder)
     with segment.open("ab") as file:
         file.write(b"thr")
-    assert spool.read(segment) == [b"one", b"two"]
-    spool.delete(segment)
-    assert spool.oldest() is None
+    assert read_lines(segment) == [b"one", b"two"]
     spool.stop()
+
+
+def test_a_segment_is_closed_once_no_other_waits_and_a_store_away_meets_few(tmp_path):
+    spool = Spool(tmp_path, 4096)
+    spool.start()
+    for _ in range(3):
+        spool.append(b"a line\n")
+        spool.tend()
+    (first,) = closed_segments(spool.folder)
+    assert spool.size_bytes == 21
+    first.unlink()
+    spool.tend()
+    (second,) = closed_segments(spool.folder)
+    assert read_lines(second) == [b"a line", b"a line"]
+    assert spool.size_bytes == 14
+    spool.stop()
+
+
+def test_a_folder_is_taken_over_only_from_the_dead(tmp_path):
+    spool = Spool(tmp_path, 4096)
+    spool.start()
+    spool.append(b"a line\n")
+    with abandoned(spool.folder) as gone:
+        assert not gone
+    assert not closed_segments(spool.folder)
+    os.close(spool._lock_fd)  # as its process's end does
+    with abandoned(spool.folder) as gone:
+        assert gone
+        assert [read_lines(path) for path in closed_segments(spool.folder)] == [[b"a line"]]
+        with abandoned(spool.folder) as again:
+            assert not again
 
 
 async def test_kill_nine_loses_at_most_what_was_not_written(tmp_path, sink, wait_until):
@@ -191,7 +234,8 @@ import itertools, sys
 from pathlib import Path
 import msgspec
 from service.core.records import Capture
-from service.gateway.spool import Spool
+from service.gateway.shipper import TAGS, Shipper
+from service.gateway.spool import Spool, abandoned, closed_segments, read_lines
 spool = Spool(Path({str(tmp_path)!r}), 4096)
 spool.start()
 for n in itertools.count():
@@ -216,10 +260,10 @@ async def test_a_record_on_its_way_to_a_busy_disk_is_not_lost_at_the_end(tmp_pat
 
     def slowly(spool: Spool) -> None:
         time.sleep(0.2)
-        seal(spool)
+        tend(spool)
 
-    seal = Spool.seal
-    monkeypatch.setattr(Spool, "seal", slowly)
+    tend = Spool.tend
+    monkeypatch.setattr(Spool, "tend", slowly)
     async with Box(tmp_path, sink) as box:
         await asyncio.sleep(0.1)
         box.outbox.put(capture(1))

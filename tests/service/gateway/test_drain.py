@@ -100,7 +100,7 @@ async def test_kill_9_loses_at_most_the_captures_of_the_last_tenth_of_a_second(t
             async with gateway(state, [stub]) as serving:
 
                 async def shipped(state=state) -> bool:
-                    return not [path for path in (state / "spool").rglob("*.jsonl") if path.stat().st_size]
+                    return not [*(state / "spool").glob("*/*.jsonl"), *(state / "spool").glob("*/*.open")]
 
                 await eventually(shipped, 10.0)
             kept = captured(state)

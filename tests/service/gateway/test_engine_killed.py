@@ -85,7 +85,7 @@ async def test_only_what_was_on_the_killed_engine_fails_and_it_returns_verified(
         engines = [await stack.enter_async_context(engine(tmp_path, **KNOBS)) for _ in range(2)]
         adapter = await register(state)
         await stack.enter_async_context(controller(state, engines))
-        serving = await stack.enter_async_context(gateway(state, engines, capture={"confidence": False}))
+        serving = await stack.enter_async_context(gateway(state, engines, capture={"confidence_per_s": 0}))
         client = await stack.enter_async_context(session())
 
         async def ask(number: int) -> None:

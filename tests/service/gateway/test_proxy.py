@@ -99,7 +99,7 @@ async def test_a_completion_is_answered_and_measured(world, wait_until, stream):
 
 
 async def test_without_confidence_the_engine_is_asked_for_nothing_more(make_world, wait_until):
-    world = await make_world(capture={"confidence": False})
+    world = await make_world(capture={"confidence_per_s": 0})
     async with world.client() as http:
         await http.post("/v1/chat/completions", json=CHAT)
     assert "logprobs" not in world.engine.requests[0]
