@@ -1,4 +1,7 @@
-"""`python -m retrain_jobs --job JOB_ID [--config trimtab.yaml]`: do one queued retraining job."""
+"""`python -m retrain_jobs --job JOB_ID [--config trimtab.yaml]`: do one queued retraining job.
+
+With `--manifest` in the place of `--job`: make an adapter again from the record of how it was made.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from retrain_jobs.again import Again, find_manifest, make_again
 from retrain_jobs.base import prepare_process
 from retrain_jobs.job import one_line, run_job
 from retrain_jobs.lease import JobStopped
@@ -27,12 +31,18 @@ FAILED, MISCONFIGURED, STOPPED = 1, 2, 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job. A failure is one line on standard error; the traceback goes to the job's log."""
     parser = argparse.ArgumentParser(prog="python -m retrain_jobs", description=__doc__)
-    parser.add_argument("--job", required=True, metavar="JOB_ID", help="a queued job's id")
+    work = parser.add_mutually_exclusive_group(required=True)
+    work.add_argument("--job", metavar="JOB_ID", help="a queued job's id")
+    work.add_argument("--manifest", metavar="FILE|ADAPTER", help="make this adapter again; nothing is registered")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to keep what --manifest made")
     parser.add_argument("--config", type=Path, metavar="FILE", help="default: trimtab.yaml where there is one")
     given = parser.parse_args(arguments)
     try:
         settings = load_settings(given.config)
         threads = prepare_process(settings.retrain.threads, settings.retrain.nice)
+        if given.manifest is not None:
+            logging.basicConfig(level=logging.WARNING, format="%(message)s")
+            return _say_again(asyncio.run(_again(settings, given.manifest, given.out)))
         _log_to(settings.state_dir / "logs" / f"job-{Path(given.job).name}.log")
         adapter = asyncio.run(_run(settings, given.job, threads))
     except JobStopped as error:
@@ -53,6 +63,24 @@ async def _run(settings: Settings, job_id: str, threads: int) -> Adapter:
         return await run_job(store, blobs, settings, job_id, holder, threads=threads)
     finally:
         await store.close()
+
+
+async def _again(settings: Settings, manifest: str, out: Path | None) -> Again:
+    store = await open_store(settings.store_url)
+    try:
+        return await make_again(store, settings, await find_manifest(store, manifest), out)
+    finally:
+        await store.close()
+
+
+def _say_again(again: Again) -> int:
+    """0 when the digest is the one that was wanted, or none was."""
+    print(again.digest)
+    if again.same:
+        return 0
+    why = "; ".join(again.differences) or "this machine computes otherwise than the one that made it"
+    print(f"error: the digest is not {again.wanted}: {why}", file=sys.stderr)
+    return FAILED
 
 
 def _log_to(path: Path) -> None:

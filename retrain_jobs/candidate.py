@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from retrain_jobs.base import Base, load_base
-from retrain_jobs.dataset import require_enough, without
+from retrain_jobs.dataset import Dataset, require_enough, without
 from retrain_jobs.encode import Encoded, encode
 from retrain_jobs.evaluate import Item, evaluate
 from retrain_jobs.examples import Example, GoldenItem, Reason
 from retrain_jobs.manifest import manifest
 from retrain_jobs.publish import save_adapter
 from retrain_jobs.recipes import sft_lora
+from retrain_jobs.recipes.watch import Curve
 from retrain_jobs.score import summary
 from retrain_jobs.work import Made, Report, Work
 from service.core.records import JobPhase
@@ -27,27 +30,30 @@ log = logging.getLogger(__name__)
 CONFIG = Path(__file__).parent / "configs" / "sft_lora.yaml"
 
 
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """An adapter in `folder`, still over its base model in memory; `dataset` lacks what was too long."""
+
+    model: Any
+    base: Base
+    base_digest: str
+    config: sft_lora.Config
+    dataset: Dataset
+    tokens: Mapping[str, Encoded | None]
+    curve: Curve
+    folder: Path
+
+
 def make(work: Work, report: Report, *, imported_s: float) -> Made:
     """Train on the dataset and judge the result; `imported_s` is what importing took, for the record."""
-    knobs, clock = work.settings.retrain, _Clock()
+    clock = _Clock()
     config = sft_lora.Config.model_validate(yaml.safe_load(CONFIG.read_text("utf-8")))
     base = load_base(work.settings.model, threads=work.threads, max_length=config.max_length)
-    rows = (*work.dataset.train, *work.dataset.heldout)
-    tokens = {row.request_id: encode(base, row.messages(), row.target) for row in rows}
-    dataset = without(work.dataset, [row for row in rows if tokens[row.request_id] is None], Reason.TOO_LONG)
-    require_enough(dataset, work.options)
     seconds = {"import": imported_s, "load": clock.lap()}
-
-    model, curve = sft_lora.train(
-        base, _fitting(dataset.train, tokens), _fitting(dataset.heldout, tokens), knobs, config, work.scratch,
-        lambda share, detail: report(JobPhase.TRAINING, share, **detail),
-    )  # fmt: skip
+    made = fit(work, base, config, report)
     seconds["train"] = clock.lap()
-
-    base_id = base_digest(work.settings.model)
-    folder = save_adapter(model, work.scratch / "adapter", base_name=f"sha256:{base_id}")
     evaluation = evaluate(
-        model, base, work.champion, _items(base, dataset.heldout, tokens, work.golden),
+        made.model, base, work.champion, _items(base, made.dataset.heldout, made.tokens, work.golden),
         work.settings.alias(work.alias), seed=work.options.seed,
         on_share=lambda share: report(JobPhase.EVALUATING, share),
     )  # fmt: skip
@@ -57,20 +63,36 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
     told = summary({"golden": evaluation["golden"], **evaluation["heldout"]})
     log.info("%s; seconds: %s", told, {name: round(value, 1) for name, value in seconds.items()})
     return Made(
-        folder,
-        dataset,
+        made.folder,
+        made.dataset,
         evaluation,
-        curve.summary() | {"stage_seconds": {name: round(value, 2) for name, value in seconds.items()}},
+        made.curve.summary() | {"stage_seconds": {name: round(value, 2) for name, value in seconds.items()}},
         manifest(
-            dataset=dataset,
+            dataset=made.dataset,
             golden=work.golden,
-            knobs=knobs,
+            knobs=work.settings.retrain,
             config=config.model_dump(),
             spec=work.spec,
-            base_digest=base_id,
+            base_digest=made.base_digest,
             threads=work.threads,
+            pace=made.curve.pace,
         ),
     )
+
+
+def fit(work: Work, base: Base, config: sft_lora.Config, report: Report, *, pace: Sequence[float] = ()) -> Trained:
+    """Encode, train and save; with the `pace` of an earlier training it repeats that one."""
+    rows = (*work.dataset.train, *work.dataset.heldout)
+    tokens = {row.request_id: encode(base, row.messages(), row.target) for row in rows}
+    dataset = without(work.dataset, [row for row in rows if tokens[row.request_id] is None], Reason.TOO_LONG)
+    require_enough(dataset, work.options)
+    model, curve = sft_lora.train(
+        base, _fitting(dataset.train, tokens), _fitting(dataset.heldout, tokens), work.settings.retrain, config,
+        work.scratch, lambda share, detail: report(JobPhase.TRAINING, share, **detail), pace=pace,
+    )  # fmt: skip
+    base_id = base_digest(work.settings.model)
+    folder = save_adapter(model, work.scratch / "adapter", base_name=f"sha256:{base_id}")
+    return Trained(model, base, base_id, config, dataset, tokens, curve, folder)
 
 
 class _Clock:
@@ -84,12 +106,12 @@ class _Clock:
         return self._last - before
 
 
-def _fitting(rows: Sequence[Example], tokens: dict[str, Encoded | None]) -> list[Encoded]:
+def _fitting(rows: Sequence[Example], tokens: Mapping[str, Encoded | None]) -> list[Encoded]:
     return [found for row in rows if (found := tokens[row.request_id]) is not None]
 
 
 def _items(
-    base: Base, heldout: Sequence[Example], tokens: dict[str, Encoded | None], golden: Sequence[GoldenItem]
+    base: Base, heldout: Sequence[Example], tokens: Mapping[str, Encoded | None], golden: Sequence[GoldenItem]
 ) -> list[Item]:
     """Held-out rows and golden items; without a golden set the held-out replay rows stand in for it."""
     items = [

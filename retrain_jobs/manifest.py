@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retrain_jobs.dataset import Dataset
-from retrain_jobs.examples import GoldenItem, digest
+from retrain_jobs.examples import GoldenItem, Slice, digest
 from service.settings import RetrainSettings
 
 PACKAGES = ("torch", "transformers", "peft", "trl")
@@ -29,6 +29,7 @@ def manifest(
     spec: Mapping[str, Any],
     base_digest: str,
     threads: int,
+    pace: Sequence[float] = (),
 ) -> dict[str, Any]:
     """The record behind one adapter, as JSON; equal inputs give an equal record."""
     return {
@@ -36,6 +37,7 @@ def manifest(
             "digest": dataset.digest,
             "train": [row.request_id for row in dataset.train],
             "heldout": [row.request_id for row in dataset.heldout],
+            "new": [row.request_id for row in (*dataset.train, *dataset.heldout) if row.slice is Slice.NEW],
         },
         "golden_digest": digest([[item.messages(), item.target] for item in golden]),
         "settings": {name: getattr(knobs, name) for name in _RECIPE_FIELDS},
@@ -43,9 +45,15 @@ def manifest(
         "job": dict(spec),
         "base_digest": base_digest,
         "threads": threads,
+        "pace": list(pace),
         "code": code_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": package_versions(),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Of what decides how a training goes."""
+    return {name: version(name) for name in PACKAGES}
 
 
 def code_version() -> str:

@@ -181,9 +181,22 @@ def drift_list(alias: str | None = None, config: Config = None, url: Url = None,
 
 @app.command()
 def retrain(
-    alias: str, reason: Reason = "asked for", config: Config = None, url: Url = None, as_json: Json = False
+    alias: Annotated[str | None, typer.Argument()] = None,
+    reason: Reason = "asked for",
+    manifest: Annotated[
+        str | None, typer.Option(help="make the adapter of this manifest (a file or an adapter's name) again, here")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="with --manifest: the folder that keeps it")] = None,
+    config: Config = None,
+    url: Url = None,
+    as_json: Json = False,
 ) -> None:
-    """Open a cycle for ALIAS now."""
+    """Open a cycle for ALIAS now; or make an adapter again from its manifest, to see that it is what it says."""
+    if manifest is not None:
+        given = [*(["--config", str(config)] if config else []), *(["--out", str(out)] if out else [])]
+        os.execv(sys.executable, [sys.executable, "-m", "retrain_jobs", "--manifest", manifest, *given])
+    if alias is None:
+        raise typer.BadParameter("Name an alias, or --manifest.")
     show(Api(_settings(config), url).post(f"/aliases/{alias}/retrain", {"reason": reason}), as_json)
 
 

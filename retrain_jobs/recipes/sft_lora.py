@@ -39,9 +39,12 @@ class Config(BaseModel):
 
 def train(
     base: Base, rows: Sequence[Encoded], heldout: Sequence[Encoded], knobs: RetrainSettings, config: Config,
-    scratch: Path, on_step: OnStep,
+    scratch: Path, on_step: OnStep, *, pace: Sequence[float] = (),
 ) -> tuple[Any, Curve]:  # fmt: skip
     """Train on `rows`, keep the step that gets most of `heldout` right, of equals the one with the least loss.
+
+    Args:
+        pace: that of an earlier training (`Curve.pace`), to be repeated.
 
     Returns:
         The PEFT model (the base's modules wrapped in place) in evaluation mode, and how it went.
@@ -54,8 +57,8 @@ def train(
     if base.model.device.type == "cpu" and max(map(len, rows)) <= SHORT:
         base.model.set_attn_implementation("eager")
     curve = Curve()
-    pace = Pace(config.warmup_ratio, knobs.max_seconds)
-    watch = Watch(curve, pace, knobs, on_step)
+    paced = Pace(config.warmup_ratio, knobs.max_seconds, recorded=pace)
+    watch = Watch(curve, paced, knobs, on_step)
     arguments = SFTConfig(
         output_dir=str(scratch), save_strategy="no", report_to=[], disable_tqdm=True,
         use_cpu=base.model.device.type == "cpu",
@@ -77,12 +80,14 @@ def train(
         processing_class=base.tokenizer,
         peft_config=lora(knobs, config),
         callbacks=[watch],
-        pace=pace,
+        pace=paced,
         curve=curve,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     watch.restore(trainer.model)
+    if paced.timed:
+        curve.pace = tuple(paced.shares[step] for step in sorted(paced.shares))
     return trainer.model.eval(), curve
 
 

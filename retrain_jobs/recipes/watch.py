@@ -24,7 +24,10 @@ OnStep = Callable[[float, Mapping[str, Any]], None]
 
 @dataclass(slots=True)
 class Curve:
-    """How the training went; losses are nats a target token, by step."""
+    """How the training went; losses are nats a target token, by step.
+
+    `pace` is each step's share of the learning rate where the clock had a say in it: a repetition needs it.
+    """
 
     train: list[tuple[int, float]] = field(default_factory=list)
     heldout: list[tuple[int, float]] = field(default_factory=list)
@@ -34,6 +37,7 @@ class Curve:
     tokens: int = 0
     best_step: int = 0
     stop_reason: str = "epochs"
+    pace: tuple[float, ...] = ()
     _rows: int = 0
     _right: int = 0
 
@@ -88,7 +92,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
         curve = self._curve
         curve.steps, curve.seconds = state.global_step, time.monotonic() - self._pace.started
-        if curve.seconds > self._knobs.max_seconds and not control.should_training_stop:
+        if self._pace.is_over(curve.steps, curve.seconds) and not control.should_training_stop:
             curve.stop_reason = "max_seconds"
             control.should_training_stop = True
             control.should_evaluate = True

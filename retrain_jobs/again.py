@@ -1,0 +1,185 @@
+"""Make an adapter again from its manifest: same rows, settings and pace on the same machine, the same bytes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retrain_jobs.dataset import Dataset, Options
+from retrain_jobs.examples import Example, Reason, Slice, to_example
+from retrain_jobs.manifest import PACKAGES, code_version, package_versions
+from retrain_jobs.privacy import scrub
+from retrain_jobs.work import Work
+from service.core.errors import BadRequest, Conflict, NotFound
+from service.core.records import JobPhase
+from service.drivers.adapter_files import adapter_digest, read_adapter
+from service.drivers.base_model import base_digest
+from service.ports import Store
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A manifest; `wanted` is the digest of the adapter that it belongs to, where that is known."""
+
+    content: Mapping[str, Any]
+    wanted: str | None = None
+
+    @property
+    def alias(self) -> str:
+        return str(self.content["job"]["alias"])
+
+    @property
+    def threads(self) -> int:
+        return int(self.content["threads"])
+
+    def settings(self, settings: Settings) -> Settings:
+        """Ours with its way to train."""
+        knobs = settings.retrain.model_copy(update=dict(self.content["settings"]))
+        return settings.model_copy(update={"retrain": knobs})
+
+    def differences(self) -> list[str]:
+        """What is not as it was when the manifest was written, where it may make another adapter."""
+        now = {"code": code_version(), **package_versions()}
+        then = {"code": self.content["code"], **self.content["packages"]}
+        return [
+            f"{name} was {then.get(name)}, is {now[name]}"
+            for name in ("code", *PACKAGES)
+            if then.get(name) != now[name]
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What came out: its digest, the one that was wanted, and what was different."""
+
+    digest: str
+    wanted: str | None
+    differences: Sequence[str]
+
+    @property
+    def same(self) -> bool:
+        return self.wanted in (None, self.digest)
+
+
+async def find_manifest(store: Store, name: str) -> Recorded:
+    """The manifest of the adapter `name`, or the one in the file `name`.
+
+    Raises:
+        NotFound: there is neither.
+        BadRequest: the file holds no manifest, or the adapter was not made by a job.
+    """
+    if "@" in name and "/" not in name:
+        adapter = await store.adapter(name)
+        return _checked(adapter.manifest, f"The adapter {name} was not made by a job: it", adapter.digest)
+    return _read(name)
+
+
+def _read(name: str) -> Recorded:
+    try:
+        content = json.loads(Path(name).read_text("utf-8"))
+    except OSError as error:
+        raise NotFound(f"There is no manifest at {name} ({error.strerror}); name a file or an adapter.") from error
+    except ValueError as error:
+        raise BadRequest(f"{name} is not JSON ({error}); `trimtab adapters show ADAPTER --json` prints one.") from error
+    if isinstance(content, Mapping) and isinstance(content.get("manifest"), Mapping):  # as `adapters show` prints it
+        return _checked(content["manifest"], name, content.get("digest"))
+    return _checked(content, name, None)
+
+
+async def make_again(store: Store, settings: Settings, recorded: Recorded, out: Path | None) -> Again:
+    """Train as the manifest says, and keep the adapter in the folder `out`.
+
+    Raises:
+        Conflict: the base model or the rows are not what they were; the message says which.
+    """
+    content = recorded.content
+    found = base_digest(settings.model)
+    if found != content["base_digest"]:
+        raise Conflict(
+            f"The base model {settings.model} is not the manifest's: its digest is {found[:12]}, that of the manifest "
+            f"{content['base_digest'][:12]}; set `model` to the one that was used.",
+            code="other_base",
+        )
+    dataset = await _rows(store, content["dataset"])
+    differences = recorded.differences()
+    for difference in differences:
+        log.warning("not as it was: %s", difference)
+    with tempfile.TemporaryDirectory(prefix="trimtab-again-") as scratch:
+        folder = _train(settings, recorded, dataset, Path(scratch))
+        files = read_adapter(folder)
+    if out is not None:
+        _keep(files, out)
+    return Again(adapter_digest(files), recorded.wanted, differences)
+
+
+def _keep(files: Mapping[str, bytes], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (out / name).write_bytes(data)
+
+
+def _train(settings: Settings, recorded: Recorded, dataset: Dataset, scratch: Path) -> Path:
+    from retrain_jobs.base import load_base
+    from retrain_jobs.candidate import fit
+    from retrain_jobs.recipes import sft_lora
+
+    told = recorded.settings(settings)
+    knobs, content = told.retrain, recorded.content
+    config = sft_lora.Config.model_validate(content["recipe"])
+    options = Options(knobs.min_examples, knobs.max_examples, knobs.replay_ratio, knobs.holdout_ratio, knobs.seed)
+    work = Work(told, recorded.alias, content["job"], dataset, (), None, options, scratch, recorded.threads)
+    base = load_base(settings.model, threads=recorded.threads, max_length=config.max_length)
+    return fit(work, base, config, _log_progress, pace=content["pace"]).folder
+
+
+def _log_progress(phase: JobPhase, share: float, **detail: Any) -> None:
+    log.info("%s %.0f%% %s", phase, 100 * share, detail)
+
+
+async def _rows(store: Store, recorded: Mapping[str, Any]) -> Dataset:
+    new = frozenset(recorded["new"])
+    gone: list[str] = []
+
+    async def read(request_id: str) -> Example | None:
+        try:
+            row = await store.capture(request_id)
+        except NotFound:
+            row = None
+        made = to_example(row, Slice.NEW if request_id in new else Slice.REPLAY) if row else Reason.NO_TARGET
+        if isinstance(made, Reason):
+            gone.append(request_id)
+            return None
+        return scrub(made)[0]
+
+    sides = {side: [await read(request_id) for request_id in recorded[side]] for side in ("train", "heldout")}
+    if gone:
+        raise Conflict(
+            f"{len(gone)} of the manifest's rows are not there or have no label any more, the first {gone[0]}: they "
+            "were erased, aged out or relabelled, so the adapter cannot be made again.",
+            code="rows_gone",
+        )
+    train, heldout = ([row for row in rows if row is not None] for rows in sides.values())
+    dataset = Dataset(tuple(train), tuple(heldout), len(train) + len(heldout), {}, {})
+    if dataset.digest != recorded["digest"]:
+        raise Conflict(
+            "The rows are there but do not say what they said: a label has changed since, so the adapter cannot be "
+            "made again.",
+            code="rows_changed",
+        )
+    return dataset
+
+
+def _checked(content: Any, where: str, digest: Any) -> Recorded:
+    needed = ("dataset", "settings", "recipe", "job", "base_digest", "threads", "pace", "code", "packages")
+    missing = [name for name in needed if not isinstance(content, Mapping) or name not in content]
+    if missing:
+        raise BadRequest(f"{where} has no manifest to train from: {', '.join(missing)} missing.")
+    return Recorded(content, digest if isinstance(digest, str) else None)

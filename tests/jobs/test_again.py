@@ -1,0 +1,90 @@
+"""An adapter made again from its manifest is the same, byte for byte; where it cannot be, the reason is told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from retrain_jobs.again import find_manifest, make_again
+from retrain_jobs.job import run_job
+from service.core.errors import BadRequest, Conflict, NotFound
+from service.core.records import Adapter, Feedback
+from service.drivers.blobs import open_blobs
+from service.drivers.store import SqlStore
+from service.settings import Settings
+from tests.jobs.queue import enqueue, traffic
+
+
+@pytest.fixture
+def trained(settings: Settings, tiny_base: Path) -> Settings:
+    retrain = settings.retrain.model_copy(update={"epochs": 2.0})
+    return settings.model_copy(update={"model": str(tiny_base), "retrain": retrain})
+
+
+async def made(store: SqlStore, settings: Settings) -> Adapter:
+    await enqueue(store, traffic())
+    blobs = open_blobs(settings.blobs_url, settings.state_dir / "cache")
+    return await run_job(store, blobs, settings, "j1", "me", threads=1)
+
+
+async def test_a_training_that_ran_against_the_clock_is_repeated_to_the_byte(
+    store: SqlStore, trained: Settings, tmp_path: Path
+) -> None:
+    hurried = trained.retrain.model_copy(update={"epochs": 50.0, "max_seconds": 2.0, "patience": 50})
+    adapter = await made(store, trained.model_copy(update={"retrain": hurried}))
+    pace = adapter.manifest["pace"]
+    assert len(pace) > 2, "the clock had no say: the test shows nothing"
+    # Settings of today do not matter, those of the manifest do.
+    again = await make_again(store, trained, await find_manifest(store, adapter.name), tmp_path / "out")
+    assert again.digest == adapter.digest
+    assert again.same
+    assert again.differences == []
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+async def test_a_file_will_do_and_other_content_gives_another_digest(
+    store: SqlStore, trained: Settings, tmp_path: Path
+) -> None:
+    adapter = await made(store, trained)
+    path = tmp_path / "manifest.json"
+    changed = {**adapter.manifest, "settings": {**adapter.manifest["settings"], "seed": 7}, "code": "0+abc"}
+    path.write_text(json.dumps({"digest": adapter.digest, "manifest": changed}))
+    again = await make_again(store, trained, await find_manifest(store, str(path)), None)
+    assert again.digest != adapter.digest
+    assert not again.same
+    assert again.differences[0].startswith("code was 0+abc, is ")
+
+
+async def test_what_has_changed_is_told_before_anything_is_trained(store: SqlStore, trained: Settings) -> None:
+    adapter = await made(store, trained)
+    recorded = await find_manifest(store, adapter.name)
+    other = {**adapter.manifest, "base_digest": "0" * 64}
+    with pytest.raises(Conflict, match=r"base model .* is not the manifest's"):
+        await make_again(store, trained, replace(recorded, content=other), None)
+
+    rows = adapter.manifest["dataset"]
+    strange = {**adapter.manifest, "dataset": {**rows, "train": ["req_gone", *rows["train"]]}}
+    with pytest.raises(Conflict, match=r"1 of the manifest's rows are not there .* req_gone"):
+        await make_again(store, trained, replace(recorded, content=strange), None)
+
+    await store.add_feedback([Feedback("late", rows["train"][0], 9e9, expected="something else")])
+    with pytest.raises(Conflict, match="a label has changed since"):
+        await make_again(store, trained, recorded, None)
+
+
+async def test_what_is_no_manifest_is_refused(store: SqlStore, trained: Settings, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="There is no manifest at"):
+        await find_manifest(store, str(tmp_path / "none.json"))
+    with pytest.raises(NotFound):
+        await find_manifest(store, "support@0123456789ab")
+    for text, told in (
+        ("{", "is not JSON"),
+        ("[]", "dataset, settings"),
+        ('{"manifest": {"code": "1"}}', "base_digest"),
+    ):
+        (tmp_path / "m.json").write_text(text)
+        with pytest.raises(BadRequest, match=told):
+            await find_manifest(store, str(tmp_path / "m.json"))
