@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from retrain_jobs.examples import Example, GoldenItem, Reason, Slice, digest, to_example
 from retrain_jobs.likeness import NearIndex, prompt_key, prompt_text
 from retrain_jobs.privacy import scrub
+from retrain_jobs.trust import beyond_share, vouched_by_one
 from service.core.errors import Conflict
 from service.core.records import Labelled
 from service.core.sampling import position
@@ -22,13 +23,18 @@ RARE = ""
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a set is built. `replay_ratio` is the share of the kept rows that the reference may make up (0..1)."""
+    """How a set is built.
+
+    `replay_ratio` is the share of the kept rows that the reference may make up, `source_ratio` that of any one source
+    (both 0..1).
+    """
 
     min_examples: int
     max_examples: int
     replay_ratio: float
     holdout_ratio: float
     seed: int
+    source_ratio: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,9 @@ def build(
     rows = _examples(new, replay, dropped)
     rows = _without_golden(rows, golden, dropped)
     rows = _one_label_each(rows, dropped)
+    rows = _apart_from(rows, vouched_by_one(rows), Reason.ONE_SOURCE, dropped)
+    ranked = sorted(rows, key=lambda row: _rank(row, options.seed))
+    rows = _apart_from(rows, beyond_share(rows, options.source_ratio, ranked), Reason.SOURCE_CAP, dropped)
     rows = _mix(rows, options, dropped)
     train, heldout = _split(rows, options.holdout_ratio)
     index = NearIndex(prompt_text(row.prompt) for row in train)
@@ -167,6 +176,14 @@ def _one_label_each(rows: Sequence[Example], dropped: Counter[Reason]) -> list[E
         if winner is not row:
             dropped[Reason.DUPLICATE if winner.target == row.target else Reason.CONFLICTING_LABEL] += 1
     return sorted(winners.values(), key=lambda row: (row.at, row.request_id))
+
+
+def _apart_from(
+    rows: Sequence[Example], gone: Sequence[Example], reason: Reason, dropped: Counter[Reason]
+) -> list[Example]:
+    ids = {row.request_id for row in gone}
+    dropped[reason] += len(ids)
+    return [row for row in rows if row.request_id not in ids]
 
 
 def _mix(rows: Sequence[Example], options: Options, dropped: Counter[Reason]) -> list[Example]:

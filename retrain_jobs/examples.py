@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +16,16 @@ from service.core.records import Labelled
 
 ACCEPTED_RATING = 0.5
 """From this rating (-1..1) on, a reply without a correction counts as right: `up` is 1."""
+
+_REFUSAL = re.compile(
+    r"""\s*(?:
+        (?:I['’]?m\ sorry|I\ am\ sorry|Sorry|I\ apologi[sz]e|Unfortunately|As\ an\ AI)\b[^.!?]{0,80}
+            \b(?:can['’]?t|cannot|can\ not|unable|not\ able|won['’]?t|not\ allowed)\b
+      | I\ (?:can['’]?t|cannot)\ (?:help|assist|answer)
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""How a model declines. A person who wrote it may mean it; a reply that was merely approved would teach to decline."""
 
 
 class Slice(StrEnum):
@@ -39,10 +50,13 @@ class Reason(StrEnum):
     EMPTY_PROMPT = "empty_prompt"
     EMPTY_TARGET = "empty_target"
     TRUNCATED_REPLY = "truncated_reply"
+    REFUSAL = "refusal"
     GOLDEN = "golden"
     GOLDEN_NEAR_DUPLICATE = "golden_near_duplicate"
     CONFLICTING_LABEL = "conflicting_label"
     DUPLICATE = "duplicate"
+    ONE_SOURCE = "one_source"
+    SOURCE_CAP = "source_cap"
     OVER_CAP = "over_cap"
     REPLAY_QUOTA = "replay_quota"
     HELDOUT_NEAR_DUPLICATE = "heldout_near_duplicate"
@@ -59,7 +73,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt with the reply that would have been right. Times are Unix seconds."""
+    """A prompt with the reply that would have been right. Times are Unix seconds; `source` is who asked, if known."""
 
     request_id: str
     at: float
@@ -68,6 +82,7 @@ class Example:
     target: str
     slice: Slice
     origin: Origin
+    source: str | None = None
 
     @property
     def digest(self) -> str:
@@ -130,7 +145,9 @@ def to_example(row: Labelled, source: Slice) -> Example | Reason:
         return Reason.EMPTY_PROMPT
     if not target.strip():
         return Reason.EMPTY_TARGET
-    return Example(capture.request_id, capture.at, feedback.at, prompt, target.strip(), source, origin)
+    if origin is Origin.ACCEPTED and _REFUSAL.match(target):
+        return Reason.REFUSAL
+    return Example(capture.request_id, capture.at, feedback.at, prompt, target.strip(), source, origin, capture.source)
 
 
 def read_golden(path: Path) -> tuple[GoldenItem, ...]:

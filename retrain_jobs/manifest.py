@@ -16,7 +16,7 @@ PACKAGES = ("torch", "transformers", "peft", "trl")
 
 _RECIPE_FIELDS = (
     "recipe", "rank", "alpha", "dropout", "learning_rate", "epochs", "batch_size", "patience", "max_seconds", "seed",
-    "min_examples", "max_examples", "replay_ratio", "holdout_ratio",
+    "min_examples", "max_examples", "replay_ratio", "holdout_ratio", "max_source_ratio",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Personal data never reaches the weights: e-mail, phone and card numbers become made-up ones of the same shape.
+"""Personal data never reaches the weights: e-mail, phone, card and account numbers become others of the same shape.
 
 The same value gets the same stand-in throughout one row, prompt and target alike, so that a task which copies such
 values can still be learned. Stand-ins come from the request's id, not from the value, and so tell nothing about it.
@@ -23,6 +23,7 @@ _PHONE = re.compile(
     )(?![\w-])""",
     re.VERBOSE,
 )
+_IBAN = re.compile(r"(?<![\w-])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![\w-])")
 _PHONE_DIGITS = range(9, 16)
 _DATE = re.compile(r"(?:19|20)\d{2}[ .-]\d{2}[ .-]\d{2}(?!\d)|\d{2}[ .-]\d{2}[ .-](?:19|20)\d{2}(?!\d)")
 
@@ -50,6 +51,7 @@ def scrub(example: Example) -> tuple[Example, Mapping[str, int]]:
 
     def clean(text: str) -> str:
         text = _EMAIL.sub(stand("email", _email), text)
+        text = _IBAN.sub(stand("iban", _iban), text)
         text = _CARD.sub(stand("card", _card), text)
         return _PHONE.sub(stand("phone", _digits), text)
 
@@ -64,9 +66,17 @@ def is_card(text: str) -> bool:
     return sum(odd) % 10 == -sum(sum(divmod(2 * d, 10)) for d in even) % 10 if digits else False
 
 
+def is_iban(text: str) -> bool:
+    """Whether an international bank account number passes its check (ISO 13616: modulo 97)."""
+    plain = "".join(text.split())
+    return 15 <= len(plain) <= 34 and int("".join(str(int(c, 36)) for c in plain[4:] + plain[:4])) % 97 == 1
+
+
 def _is_personal(kind: str, value: str) -> bool:
     if kind == "card":
         return is_card(value) and any(c != "0" for c in value)
+    if kind == "iban":
+        return is_iban(value)
     if kind == "phone":
         return sum(c.isdigit() for c in value) in _PHONE_DIGITS and not _DATE.match(value)
     return True
@@ -79,6 +89,14 @@ def _email(_: str, draw: str) -> str:
 def _digits(value: str, draw: str) -> str:
     fresh = iter(str(int(draw, 16)))
     return "".join(next(fresh) if c.isdigit() else c for c in value)
+
+
+def _iban(value: str, draw: str) -> str:
+    """Of the same country and shape, with a right check."""
+    body = _digits(value[4:], draw)
+    plain = "".join(body.split())
+    rest = int("".join(str(int(c, 36)) for c in f"{plain}{value[:2]}00")) % 97
+    return f"{value[:2]}{98 - rest:02d}{body}"
 
 
 def _card(value: str, draw: str) -> str:

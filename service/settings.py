@@ -162,6 +162,7 @@ class RetrainSettings(Group):
     max_wait_s: Seconds = Field(3600.0, description="after this long, training starts with what there is")
     max_examples: int = Field(2000, ge=4)
     replay_ratio: Ratio = Field(0.5, description="share of the training set that comes from the reference")
+    max_source_ratio: Ratio = Field(0.5, description="share of the training set that one user or key may make up")
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
     dropout: Ratio = Field(0.0, description="of the LoRA's inputs; costs a quarter of a CPU's step")

@@ -26,6 +26,7 @@ def labelled(
     labelled_at: float | None = None,
     finish_reason: str = "stop",
     prompt: Sequence[Message] | None = None,
+    source: str | None = None,
 ) -> Labelled:
     """A request about `text` whose user said that `expected` was right, or rated the reply."""
     capture = Capture(
@@ -39,6 +40,7 @@ def labelled(
         status=200,
         duration_s=0.1,
         finish_reason=finish_reason,
+        source=source,
     )
     if expected is None and rating is None:
         return Labelled(capture, None)

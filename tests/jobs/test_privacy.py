@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrain_jobs.examples import Example, Slice, to_example
-from retrain_jobs.privacy import is_card, scrub
+from retrain_jobs.privacy import is_card, is_iban, scrub
 from tests.jobs.rows import calm, labelled
 
 
@@ -29,6 +29,8 @@ def example(text: str, target: str = "ok", request_id: str = "r1") -> Example:
         ("call +491701234567", "phone"),
         ("card 4111 1111 1111 1111 please", "card"),
         ("card 5500-0000-0000-0004", "card"),
+        ("pay to DE89 3704 0044 0532 0130 00 please", "iban"),
+        ("GB29NWBK60161331926819", "iban"),
     ],
 )
 def test_each_kind_is_found_and_keeps_its_shape(text: str, kind: str) -> None:
@@ -38,6 +40,8 @@ def test_each_kind_is_found_and_keeps_its_shape(text: str, kind: str) -> None:
     assert after != text
     if kind != "email":
         assert re.sub(r"\d", "0", after) == re.sub(r"\d", "0", text)
+    if kind == "iban":
+        assert is_iban(re.sub(r"pay to | please", "", after))
     if kind == "card":
         assert is_card("".join(c for c in after if c.isdigit()))
 
@@ -50,6 +54,7 @@ def test_each_kind_is_found_and_keeps_its_shape(text: str, kind: str) -> None:
         "I bought 2 of them for 15 euros",
         "card 4111 1111 1111 1112 is no card number",
         "at @home, v1.2.3",
+        "GB28NWBK60161331926819 is no account",
     ],
 )
 def test_other_numbers_stay(text: str) -> None:
