@@ -15,21 +15,27 @@ from service.monitor.detectors import Calibration, Detection, calibrate, detect
 from service.monitor.embedders import Embedder
 from service.monitor.estimate import estimate_quality
 from service.monitor.features import Features, measure
+from service.monitor.reasons import explain
 from service.monitor.report import Reports
+from service.monitor.topics import topics_of
 from service.settings import AliasSettings, DriftSettings
+
+_SEED = 0
 
 
 @dataclass(slots=True)
 class Memory:
     """What is kept of one alias between checks, only to save work: after a restart it is made anew.
 
-    `calibrated` is the digest of the reference that `calibration` was made from; `told` is what `report` shows.
+    `calibrated` is the digest of the reference that `calibration` was made from; `told` is what `report` shows; `onset`
+    is when the drift that goes on began.
     """
 
     calibrated: str | None = None
     calibration: Calibration | None = None
     told: tuple[Verdict, bool, str] | None = None
     report: str | None = None
+    onset: float | None = None
 
 
 def drift_policy(settings: DriftSettings) -> DriftPolicy:
@@ -67,9 +73,18 @@ class Checker:
         vectors = self._embedder.embed(current.prompts) if self._embedder else None
         detection = detect(calibration, current, vectors, evidence, check_rate(fresh, self._policy))
         judgement = judge(detection.scores, evidence, sizes, self._policy)
+        why = None
+        if judgement.verdict is Verdict.DRIFTED:
+            times = [row.capture.at for row in windows.current]
+            topics = topics_of(calibration.neighbours, vectors, reference, current, seed=_SEED)
+            why = explain(topics, reference, current, detection, times, onset=memory.onset)
+            judgement = replace(judgement, reasons=(*why.reasons, *judgement.reasons))
+        memory.onset = why.since if why is not None else None
         record = _record(alias, sizes, judgement, now)
         return replace(
             record,
+            since=memory.onset,
+            topics=list(why.topics) if why is not None else [],
             scores=[_entry(score) for score in detection.scores if score.usable],
             quality_reference=evidence.labelled.reference if evidence.labelled else None,
             quality_current=evidence.labelled.current if evidence.labelled else None,
