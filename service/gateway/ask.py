@@ -76,10 +76,10 @@ class Ask(ABC, Generic[P]):
         """The app's own name for who asks."""
 
     def tags(self, keys: Collection[str]) -> Mapping[str, str]:
-        """What the request's metadata says under these keys; PostgreSQL keeps no NUL characters."""
+        """What the request's metadata says under these keys."""
         told = getattr(self.params, "metadata", None)
         known = told if isinstance(told, Mapping) else {}
-        return {key: known[key].replace("\0", "") for key in keys if key in known}
+        return {key: known[key] for key in keys if key in known}
 
     @abstractmethod
     def prompt(self) -> Sequence[Message]:

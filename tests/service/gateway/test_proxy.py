@@ -336,7 +336,7 @@ async def test_the_turns_of_a_conversation_meet_one_engine(make_world):
 
 async def test_the_metadata_by_which_the_operator_slices_is_captured_and_no_other(make_world, wait_until):
     world = await make_world(drift={"slices": ["channel", "tier=gold"]})
-    metadata = {"channel": "we\0b", "tier": "silver", "session": "s-1"}
+    metadata = {"channel": "web", "tier": "silver", "session": "s-1"}
     async with world.client() as http:
         told = await http.post("/v1/chat/completions", json={**CHAT, "metadata": metadata})
         untold = await http.post("/v1/chat/completions", json=CHAT)
