@@ -191,7 +191,7 @@ class Cycles(Protocol):
         """Newest first; of all of an alias's requests, or of one of its slices."""
 
     async def add_drift_reference(self, reference: DriftReference) -> None:
-        """The same id again is no change."""
+        """The same id again makes it the newest, by whoever made it so."""
 
     async def drift_references(
         self, alias: str, *, limit: int = 50, slice: str | None = None

@@ -99,8 +99,11 @@ class SqlCycles:
             return [DriftCheck(**row._asdict()) for row in await connection.execute(query)]
 
     async def add_drift_reference(self, reference: DriftReference) -> None:
+        values = record_values(drift_references, reference)
+        newer = {name: values[name] for name in ("made_at", "made_by")}
+        adding = self._db.insert(drift_references).values(values)
         async with self._db.write() as connection:
-            await self._db.add(connection, drift_references, record_values(drift_references, reference))
+            await connection.execute(adding.on_conflict_do_update(index_elements=["id"], set_=newer))
 
     async def drift_references(
         self, alias: str, *, limit: int = 50, slice: str | None = None

@@ -51,7 +51,7 @@ def drift_policy(settings: DriftSettings) -> DriftPolicy:
 class Checker:
     """Judges windows; its work is all CPU, so it runs off the event loop's thread, one check at a time."""
 
-    def __init__(self, settings: DriftSettings, reports: Reports, embedder: Embedder | None) -> None:
+    def __init__(self, settings: DriftSettings, reports: Reports | None, embedder: Embedder | None) -> None:
         self._policy = drift_policy(settings)
         self._reports = reports
         self._embedder = embedder
@@ -102,7 +102,7 @@ class Checker:
 
     def _report(self, check_id: str, judgement: Judgement, detection: Detection, memory: Memory) -> str | None:
         """A new report when the verdict changes or another reference begins; until then checks name the last one."""
-        if judgement.verdict is Verdict.INCONCLUSIVE:
+        if judgement.verdict is Verdict.INCONCLUSIVE or self._reports is None:
             return None
         told = (judgement.verdict, judgement.retrain, str(memory.calibrated))
         if memory.told != told or memory.report is None or not self._reports.has(memory.report):

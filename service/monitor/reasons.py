@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.isotonic import IsotonicRegression
 
 from service.monitor.change_point import mean_changed
-from service.monitor.detectors import Detection
+from service.monitor.detectors import ESTIMATE, FEEDBACK, Detection
 from service.monitor.features import Column, Features
 from service.monitor.topics import Topic
 
@@ -65,7 +65,7 @@ def explain(
         reasons.append(_told(topic, accuracy, since, times[-1]))
         entries.append(_entry(topic, accuracy, since))
         began.append(since)
-    if not began and (at := _moved(detection)) is not None:
+    if not began and (at := _moved(detection, reference, current)) is not None:
         began.append(times[at])
     earliest = min([*began, *([onset] if onset is not None else [])], default=None)
     return Explained(tuple(reasons), tuple(entries), earliest)
@@ -140,11 +140,19 @@ def _expected(reference: Features, current: Features) -> Column | None:
     return expected
 
 
-def _moved(detection: Detection) -> int | None:
-    """Where the feature that moved most began to, for drift without a topic of its own."""
-    alarms = [score for score in detection.scores if score.alarm and score.detector in detection.current]
+def _moved(detection: Detection, reference: Features, current: Features) -> int | None:
+    """Where the number that moved most began to, for drift without a topic of its own; None where only replies did."""
+    columns = {
+        FEEDBACK: (reference.scores, current.scores),
+        ESTIMATE: (reference.columns["confidence"], current.columns["confidence"]),
+        **{
+            name: (detection.reference[name].to_numpy(), detection.current[name].to_numpy())
+            for name in detection.current
+        },
+    }
+    alarms = [score for score in detection.scores if score.alarm and score.detector in columns]
     for score in sorted(alarms, key=lambda one: one.ratio, reverse=True):
-        before, after = detection.reference[score.detector], detection.current[score.detector]
-        if before.dtype.kind == "f":
-            return mean_changed(after.to_numpy(), float(np.nanmean(before.to_numpy())))
+        before, after = columns[score.detector]
+        if before.dtype.kind == "f" and np.isfinite(before).any():
+            return mean_changed(after, float(np.nanmean(before)))
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -180,3 +181,6 @@ async def test_references_are_kept_once_newest_first(store: SqlStore) -> None:
     assert await store.drift_references("support", limit=1) == [second]
     assert await store.drift_references("support", slice="channel=web") == [of_slice]
     assert await store.drift_references("other") == []
+    again = replace(first, made_at=20.0, made_by="person")
+    await store.add_drift_reference(again)
+    assert await store.drift_references("support") == [again, second]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.core.errors import Unavailable
-from service.core.records import Alias, Labelled
+from service.core.records import Alias, DriftCheck, Labelled
 from service.drivers.store import SqlStore, open_store
 from service.monitor.check import Checker
 from service.monitor.report import Reports
@@ -139,6 +139,9 @@ class Faulty:
         if alias == "broken":
             raise RuntimeError("a fault of ours") if self.rounds == 2 else Unavailable("It went away in between.")
         return await self._store.window(alias, **chosen)  # type: ignore[arg-type]
+
+    async def drift_checks(self, alias: str, **chosen: object) -> Sequence[DriftCheck]:
+        return await self._store.drift_checks(alias, **chosen)  # type: ignore[arg-type]
 
     async def add_drift_check(self, check: object) -> None:
         await self._store.add_drift_check(check)  # type: ignore[arg-type]
