@@ -174,9 +174,15 @@ def cycles_show(cycle: str, config: Config = None, url: Url = None, as_json: Jso
 
 
 @drift.command("list")
-def drift_list(alias: str | None = None, config: Config = None, url: Url = None, as_json: Json = False) -> None:
+def drift_list(
+    alias: str | None = None,
+    slice_: Annotated[str | None, typer.Option("--slice", help="key=value: the verdicts on that slice.")] = None,
+    config: Config = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
     """Verdicts, newest first."""
-    show(Api(_settings(config), url).get("/drift", alias=alias), as_json)
+    show(Api(_settings(config), url).get("/drift", alias=alias, slice=slice_), as_json)
 
 
 @drift.command("replay")

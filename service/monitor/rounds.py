@@ -8,10 +8,10 @@ from typing import Protocol
 
 from service.core.errors import TrimtabError
 from service.core.records import Alias, DriftCheck
+from service.drivers.slices import slices_of
 from service.monitor.views import DriftStore, Sliced
-from service.settings import Settings, Slices
+from service.settings import Settings
 
-_MOST_VALUES = 16
 _log = logging.getLogger(__name__)
 
 
@@ -61,14 +61,3 @@ class Rounds:
         stores: dict[str | None, DriftStore] = {None: self._store, **{tag: Sliced(self._store, tag) for tag in tags}}
         self._watches[alias.name] = {tag: self._watch_of(store, settings) for tag, store in stores.items()}
         return self._watches[alias.name]
-
-
-async def slices_of(store: DriftStore, alias: str, listed: Slices) -> list[str]:
-    """The tags (`key=value`) that the operator lists: of a key alone, the first values that requests bear, in order."""
-    found: dict[str, None] = {}
-    for one in listed:
-        if "=" in one:
-            found[one] = None
-        else:
-            found |= dict.fromkeys(await store.tags(alias, one, limit=_MOST_VALUES))
-    return list(found)
