@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -9,10 +10,11 @@ from typing import Any
 from uuid import uuid4
 
 from service.core.drift import DriftPolicy, Evidence, Judgement, Score, Verdict, check_rate, compare_quality, judge
+from service.core.errors import TrimtabError
 from service.core.records import DriftCheck, Labelled
 from service.core.window import Sizes, Windows
 from service.monitor.detectors import Calibration, Detection, calibrate, detect
-from service.monitor.embedders import Embedder
+from service.monitor.embedders import Embedder, Vectors
 from service.monitor.estimate import estimate_quality
 from service.monitor.features import Features, measure
 from service.monitor.reasons import explain
@@ -21,6 +23,7 @@ from service.monitor.topics import topics_of
 from service.settings import AliasSettings, DriftSettings
 
 _SEED = 0
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -69,8 +72,8 @@ class Checker:
             compare_quality(reference.scores.tolist(), current.scores.tolist(), least=least),
             estimate_quality(reference, current, least=least),
         )
-        calibration = self._calibration(windows.reference, reference, memory)
-        vectors = self._embedder.embed(current.prompts) if self._embedder else None
+        embedder, vectors = self._vectors(current.prompts)
+        calibration = self._calibration(windows.reference, reference, memory, embedder)
         detection = detect(calibration, current, vectors, evidence, check_rate(fresh, self._policy))
         judgement = judge(detection.scores, evidence, sizes, self._policy)
         why = None
@@ -91,11 +94,24 @@ class Checker:
             report=self._report(record.id, judgement, detection, memory),
         )
 
-    def _calibration(self, rows: Sequence[Labelled], reference: Features, memory: Memory) -> Calibration:
-        named = [self._embedder.id if self._embedder else "", *(row.capture.request_id for row in rows)]
+    def _vectors(self, prompts: Sequence[str]) -> tuple[str, Vectors | None]:
+        """The embedder's id with its vectors; no vectors, and a line in the log, while it cannot be used."""
+        if self._embedder is None:
+            return "", None
+        try:
+            vectors = self._embedder.embed(prompts)
+        except TrimtabError as error:
+            _log.warning("This check goes without the embedding detector: %s", error.message)
+            return "", None
+        return self._embedder.id, vectors
+
+    def _calibration(self, rows: Sequence[Labelled], reference: Features, memory: Memory, embedder: str) -> Calibration:
+        """Made anew for another reference and for another embedder, whose vectors do not compare."""
+        named = [embedder, *(row.capture.request_id for row in rows)]
         digest = sha256("\0".join(named).encode("utf-8", "surrogatepass")).hexdigest()
         if memory.calibration is None or memory.calibrated != digest:
-            vectors = self._embedder.embed(reference.prompts) if self._embedder else None
+            by, vectors = self._vectors(reference.prompts) if embedder else ("", None)
+            vectors = vectors if by == embedder else None
             memory.calibration = calibrate(reference, vectors, self._policy.wanted.current, seed=int(digest[:8], 16))
             memory.calibrated = digest
         return memory.calibration
