@@ -140,6 +140,24 @@ Slices = tuple[Annotated[str, Field(pattern=r"^[^=\s][^=]*(=.*)?$")], ...]
 """Each a key of the requests' metadata, for every value of it, or `key=value` for that one."""
 
 
+class PresetSettings(Group):
+    """An Evidently preset; a name alone stands for one without options."""
+
+    name: str = Field(min_length=1)
+    options: Mapping[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_name(cls, given: Any) -> Any:
+        return {"name": given} if isinstance(given, str) else given
+
+
+class DescriptorSettings(PresetSettings):
+    """An Evidently descriptor of prompts or of replies; a name alone stands for one of prompts without options."""
+
+    of: str = Field("prompt", pattern="^(prompt|reply)$")
+
+
 class DriftSettings(Group):
     """Windows are counted in requests; see docs/drift.md."""
 
@@ -162,10 +180,12 @@ class DriftSettings(Group):
         "or at newer traffic whenever enough of it was free of drift"
     )  # fmt: skip
     slices: Slices = Field((), description="keys of requests' metadata, or key=value, that are judged alone too")
-    descriptors: tuple[str, ...] = Field(
-        (), description="Evidently descriptors, or module:name, watched as features; 'reply:NAME' is of replies"
+    descriptors: tuple[DescriptorSettings, ...] = Field(
+        (), description="Evidently descriptors by name, or module:name, that are watched as features too"
     )
-    presets: tuple[str, ...] = Field((), description="Evidently presets, or module:name, added to reports")
+    presets: tuple[PresetSettings, ...] = Field(
+        (), description="Evidently presets by name, or module:name, that reports hold too"
+    )
 
 
 class RetrainSettings(Group):

@@ -19,6 +19,7 @@ from service.monitor.estimate import estimate_quality
 from service.monitor.features import Features, measure
 from service.monitor.reasons import explain
 from service.monitor.report import Reports
+from service.monitor.surfaces import Descriptors
 from service.monitor.topics import topics_of
 from service.settings import AliasSettings, DriftSettings
 
@@ -54,10 +55,17 @@ def drift_policy(settings: DriftSettings) -> DriftPolicy:
 class Checker:
     """Judges windows; its work is all CPU, so it runs off the event loop's thread, one check at a time."""
 
-    def __init__(self, settings: DriftSettings, reports: Reports | None, embedder: Embedder | None) -> None:
+    def __init__(
+        self,
+        settings: DriftSettings,
+        reports: Reports | None,
+        embedder: Embedder | None,
+        descriptors: Descriptors | None = None,
+    ) -> None:
         self._policy = drift_policy(settings)
         self._reports = reports
         self._embedder = embedder
+        self._descriptors = descriptors or Descriptors(())
 
     def check(
         self, alias: str, windows: Windows, judged: AliasSettings, memory: Memory, *, fresh: int, now: float
@@ -72,6 +80,7 @@ class Checker:
             compare_quality(reference.scores.tolist(), current.scores.tolist(), least=least),
             estimate_quality(reference, current, least=least),
         )
+        current = self._descriptors.add_to(current)
         embedder, vectors = self._vectors(current.prompts)
         calibration = self._calibration(windows.reference, reference, memory, embedder)
         detection = detect(calibration, current, vectors, evidence, check_rate(fresh, self._policy))
@@ -91,7 +100,7 @@ class Checker:
             scores=[_entry(score) for score in detection.scores if score.usable],
             quality_reference=evidence.labelled.reference if evidence.labelled else None,
             quality_current=evidence.labelled.current if evidence.labelled else None,
-            report=self._report(record.id, judgement, detection, memory),
+            report=self._report(record, judgement, detection, memory),
         )
 
     def _vectors(self, prompts: Sequence[str]) -> tuple[str, Vectors | None]:
@@ -112,18 +121,26 @@ class Checker:
         if memory.calibration is None or memory.calibrated != digest:
             by, vectors = self._vectors(reference.prompts) if embedder else ("", None)
             vectors = vectors if by == embedder else None
-            memory.calibration = calibrate(reference, vectors, self._policy.wanted.current, seed=int(digest[:8], 16))
+            memory.calibration = calibrate(
+                self._descriptors.add_to(reference), vectors, self._policy.wanted.current, seed=int(digest[:8], 16)
+            )
             memory.calibrated = digest
         return memory.calibration
 
-    def _report(self, check_id: str, judgement: Judgement, detection: Detection, memory: Memory) -> str | None:
+    def _report(self, record: DriftCheck, judgement: Judgement, detection: Detection, memory: Memory) -> str | None:
         """A new report when the verdict changes or another reference begins; until then checks name the last one."""
         if judgement.verdict is Verdict.INCONCLUSIVE or self._reports is None:
             return None
         told = (judgement.verdict, judgement.retrain, str(memory.calibrated))
         if memory.told != told or memory.report is None or not self._reports.has(memory.report):
-            memory.report = self._reports.write(detection, check_id)
-            memory.told = told
+            alarm_of = record.alias if judgement.verdict is Verdict.DRIFTED else None
+            try:
+                memory.report = self._reports.write(detection, record.id, alarm_of=alarm_of)
+                memory.told = told
+            except Exception:
+                # A full disk, or a preset that fails on these columns, must not cost the verdict.
+                _log.exception("The report of check %s could not be written.", record.id)
+                return None
         return memory.report
 
 

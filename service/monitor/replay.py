@@ -19,7 +19,8 @@ from service.monitor.check import Checker
 from service.monitor.embedders import Embedder
 from service.monitor.reference import utc_time
 from service.monitor.rounds import Rounds
-from service.monitor.views import Recorded
+from service.monitor.surfaces import Descriptors
+from service.monitor.views import DriftStore, Recorded
 from service.monitor.worker import Watch
 from service.ports import Store
 from service.settings import DriftSettings, Settings
@@ -113,13 +114,19 @@ async def replay(
 
     Raises:
         NotFound: there is no such alias.
+        ConfigError: a descriptor that the settings list cannot be used.
     """
     alias = await store.alias(name)
     begun = [one.since for one in servings((await store.events(name, kinds=SERVING_KINDS, limit=None))[::-1])]
     found = Replayed(name)
     past = _Told(store, found)
     clock = _PastClock(past)
-    rounds = Rounds(past, settings, lambda seen, own: Watch(seen, own, clock, Checker(own.drift, None, embedder)))
+    descriptors = Descriptors(settings.drift.descriptors)
+
+    def watch_of(seen: DriftStore, own: Settings) -> Watch:
+        return Watch(seen, own, clock, Checker(own.drift, None, embedder, descriptors))
+
+    rounds = Rounds(past, settings, watch_of)
     with threadpool_limits(settings.drift.threads):
         async for moment in _moments(store, name, settings.drift, since, until, found):
             past.moment = moment

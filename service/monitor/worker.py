@@ -16,7 +16,9 @@ from service.monitor.embedders import build_embedder
 from service.monitor.reference import References
 from service.monitor.report import Reports
 from service.monitor.rounds import Rounds
+from service.monitor.surfaces import Descriptors, presets
 from service.monitor.views import DriftStore
+from service.monitor.workspace import Alarms
 from service.ports import Clock, Store
 from service.settings import DriftSettings, Settings
 
@@ -24,15 +26,27 @@ _log = logging.getLogger(__name__)
 
 
 async def run_monitor(store: Store, settings: Settings, clock: Clock, stop: asyncio.Event) -> None:
-    """Check every alias each `drift.interval_s`, until `stop`; a store that is away is tried again."""
+    """Check every alias each `drift.interval_s`, until `stop`; a store that is away is tried again.
+
+    Raises:
+        ConfigError: a descriptor or a preset that the settings list cannot be used.
+    """
     drift = settings.drift
     if not drift.enabled:
         _log.info("Drift detection is off (drift.enabled).")
         await stop.wait()
         return
     embedder = await asyncio.to_thread(build_embedder, settings)
-    reports = Reports(settings.state_dir / "reports", keep=drift.keep_reports)
-    rounds = Rounds(store, settings, lambda seen, own: Watch(seen, own, clock, Checker(own.drift, reports, embedder)))
+    descriptors = Descriptors(drift.descriptors)
+    alarms = Alarms(settings.state_dir / "evidently", keep=drift.keep_reports)
+    reports = Reports(
+        settings.state_dir / "reports", keep=drift.keep_reports, presets=presets(drift.presets), alarms=alarms
+    )
+
+    def watch_of(seen: DriftStore, own: Settings) -> Watch:
+        return Watch(seen, own, clock, Checker(own.drift, reports, embedder, descriptors))
+
+    rounds = Rounds(store, settings, watch_of)
     with threadpool_limits(drift.threads):
         while not stop.is_set():
             await _check_all(store, rounds, drift)

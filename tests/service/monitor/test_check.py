@@ -36,7 +36,7 @@ class NoReports(Reports):
     def has(self, name: str) -> bool:
         return name in self.written
 
-    def write(self, detection: Detection, check_id: str) -> str:
+    def write(self, detection: Detection, check_id: str, *, alarm_of: str | None = None) -> str:
         self.written.append(f"{check_id}.html")
         return self.written[-1]
 
