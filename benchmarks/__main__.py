@@ -14,6 +14,7 @@ ROWS = {
     "lora": "benchmarks.lora",
     "promotion": "benchmarks.promotion",
     "recover": "benchmarks.recover",
+    "captures": "benchmarks.captures",
     "clinc": "benchmarks.clinc",
 }
 

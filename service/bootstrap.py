@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, start_http_server
 
@@ -164,6 +165,32 @@ async def run_monitor_process(settings: Settings) -> None:
     stop = stop_on_signals()
     async with opened_store(settings) as store:
         await run_monitor(store, settings, SystemClock(), stop)
+
+
+async def run_replay(
+    settings: Settings, alias: str, since: float | None, until: float | None, *, as_json: bool
+) -> None:
+    """Print what today's drift settings make of the stored traffic."""
+    os.environ["DO_NOT_TRACK"] = "1"
+    from service.monitor.embedders import build_embedder
+    from service.monitor.replay import replay, tell
+
+    async with opened_store(settings) as store:
+        found = await replay(
+            store, settings, build_embedder(settings), alias, since=since or 0.0, until=until or math.inf
+        )  # fmt: skip
+    tell(found, settings.drift, as_json=as_json)
+
+
+async def run_reference(settings: Settings, alias: str, pinned: str | None) -> Mapping[str, Any]:
+    """The versions of an alias's reference, after pinning one where that is asked for."""
+    from service.monitor.reference import pin_named, versions_view
+
+    async with opened_store(settings) as store:
+        found = await store.alias(alias)
+        if pinned is not None:
+            await pin_named(store, settings, found, pinned, now=SystemClock().now())
+        return await versions_view(store, settings, found)
 
 
 async def run_engine_process(settings: Settings) -> None:

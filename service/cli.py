@@ -174,9 +174,50 @@ def cycles_show(cycle: str, config: Config = None, url: Url = None, as_json: Jso
 
 
 @drift.command("list")
-def drift_list(alias: str | None = None, config: Config = None, url: Url = None, as_json: Json = False) -> None:
+def drift_list(
+    alias: str | None = None,
+    slice_: Annotated[str | None, typer.Option("--slice", help="key=value: the verdicts on that slice.")] = None,
+    config: Config = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
     """Verdicts, newest first."""
-    show(Api(_settings(config), url).get("/drift", alias=alias), as_json)
+    show(Api(_settings(config), url).get("/drift", alias=alias, slice=slice_), as_json)
+
+
+@drift.command("replay")
+def drift_replay(
+    alias: str,
+    since: Annotated[str | None, typer.Option("--from", help="ISO 8601; default: the oldest stored request.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="ISO 8601; default: the newest stored request.")] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Judge the stored traffic of ALIAS by today's settings: when they would have fired, and why. Changes nothing."""
+    from service.bootstrap import run_replay
+
+    moments = tuple(None if moment is None else unix_seconds(moment) for moment in (since, until))
+    _run(run_replay(_settings(config, state_dir=state_dir), alias, *moments, as_json=as_json))
+
+
+@drift.command("reference")
+def drift_reference(
+    alias: str,
+    pin: Annotated[
+        str | None, typer.Option(help="A version's id, or the moment (ISO 8601) after which the reference begins.")
+    ] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """The versions of ALIAS's reference, newest first; with --pin, which one is the pinned one from now on."""
+    from service.bootstrap import run_reference
+
+    async def read() -> None:
+        show(await run_reference(_settings(config, state_dir=state_dir), alias, pin), as_json)
+
+    _run(read())
 
 
 @app.command()

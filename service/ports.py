@@ -13,6 +13,7 @@ from service.core.records import (
     Capture,
     Cycle,
     DriftCheck,
+    DriftReference,
     EngineView,
     Event,
     Feedback,
@@ -117,8 +118,15 @@ class Traffic(Protocol):
         limit: int,
         newest: bool = False,
         labelled_only: bool = False,
+        tag: str | None = None,
     ) -> Sequence[Labelled]:
-        """Successful captures with `since` < at ≤ `until`, in order of time: the first `limit`, or the newest."""
+        """Successful captures with `since` < at ≤ `until`, in order of time: the first `limit`, or the newest.
+
+        With a `tag` (`key=value`) only those that bear it.
+        """
+
+    async def tags(self, alias: str, key: str, *, limit: int) -> Sequence[str]:
+        """The first `limit` tags (`key=value`, in order) of this key that any request of the alias bears."""
 
     async def paired(self, alias: str, candidate: str, *, since: float, limit: int) -> Sequence[PairedReply]:
         """Requests after `since` that have a champion's reply, the candidate's shadow reply and feedback with a
@@ -177,7 +185,17 @@ class Cycles(Protocol):
 
     async def add_drift_check(self, check: DriftCheck) -> None: ...
 
-    async def drift_checks(self, alias: str | None = None, *, limit: int = 50) -> Sequence[DriftCheck]:
+    async def drift_checks(
+        self, alias: str | None = None, *, limit: int = 50, slice: str | None = None, verdict: str | None = None
+    ) -> Sequence[DriftCheck]:
+        """Newest first; of all of an alias's requests, or of one of its slices."""
+
+    async def add_drift_reference(self, reference: DriftReference) -> None:
+        """The same id again makes it the newest, by whoever made it so."""
+
+    async def drift_references(
+        self, alias: str, *, limit: int = 50, slice: str | None = None
+    ) -> Sequence[DriftReference]:
         """Newest first."""
 
 

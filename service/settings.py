@@ -133,6 +133,34 @@ class MirrorSettings(Group):
     deadline_s: Seconds = Field(30.0, description="that a shadow may wait, and then that it may run")
 
 
+class ReferenceMode(StrEnum):
+    PROMOTION = "promotion"
+    PINNED = "pinned"
+    ROLLING = "rolling"
+
+
+Slices = tuple[Annotated[str, Field(pattern=r"^[^=\s][^=]*(=.*)?$")], ...]
+"""Each a key of the requests' metadata, for every value of it, or `key=value` for that one."""
+
+
+class PresetSettings(Group):
+    """An Evidently preset; a name alone stands for one without options."""
+
+    name: str = Field(min_length=1)
+    options: Mapping[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_name(cls, given: Any) -> Any:
+        return {"name": given} if isinstance(given, str) else given
+
+
+class DescriptorSettings(PresetSettings):
+    """An Evidently descriptor of prompts or of replies; a name alone stands for one of prompts without options."""
+
+    of: str = Field("prompt", pattern="^(prompt|reply)$")
+
+
 class DriftSettings(Group):
     """Windows are counted in requests; see docs/drift.md."""
 
@@ -144,9 +172,23 @@ class DriftSettings(Group):
     false_alarm_every: int = Field(10_000, ge=100, description="requests between false alarms, all detectors together")
     quality_drop: Ratio = Field(0.05, description="a loss of quality smaller than this never triggers retraining")
     require_quality_loss: bool = True
-    embedder: str | None = Field(None, description="None: the base model's own embeddings; or an ONNX folder")
+    embedder: str | None = Field(
+        None, description="None: the base model's own; or an ONNX folder, or an OpenAI-style URL"
+    )
+    embedder_model: str | None = Field(None, description="of an embeddings URL: the model's name there")
     threads: int = Field(1, ge=1)
     keep_reports: int = Field(50, ge=1)
+    reference: ReferenceMode = Field(
+        ReferenceMode.PROMOTION, description="where the reference begins: at the last promotion, where it was pinned, "
+        "or at newer traffic whenever enough of it was free of drift"
+    )  # fmt: skip
+    slices: Slices = Field((), description="keys of requests' metadata, or key=value, that are judged alone too")
+    descriptors: tuple[DescriptorSettings, ...] = Field(
+        (), description="Evidently descriptors by name, or module:name, that are watched as features too"
+    )
+    presets: tuple[PresetSettings, ...] = Field(
+        (), description="Evidently presets by name, or module:name, that reports hold too"
+    )
 
 
 class RetrainSettings(Group):
@@ -220,6 +262,7 @@ class AliasSettings(Group):
     pattern: str | None = Field(None, description="regex scorer: the pattern that a right reply matches in full")
     golden_set: Path | None = Field(None, description="JSONL of {messages, expected}")
     champion: str | None = Field(None, description="an adapter's name to start from; None: the base model")
+    slices: Slices | None = Field(None, description="instead of drift.slices")
 
     @model_validator(mode="after")
     def _pattern_is_usable(self) -> Self:
@@ -324,6 +367,14 @@ class Settings(BaseSettings):
 
     def alias(self, name: str) -> AliasSettings:
         return self.aliases.get(name, AliasSettings())
+
+    def slices(self, alias: str) -> Slices:
+        found = self.aliases.get(alias)
+        return self.drift.slices if found is None or found.slices is None else found.slices
+
+    def slice_keys(self, alias: str) -> frozenset[str]:
+        """The keys of requests' metadata that are kept."""
+        return frozenset(one.partition("=")[0] for one in self.slices(alias))
 
 
 def load_settings(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:

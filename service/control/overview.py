@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from service.control.context import Control
+from service.control.drift import slice_checks
 from service.control.quality import buckets
 from service.control.views import (
     View,
@@ -56,6 +57,7 @@ async def alias_overview(control: Control, alias: Alias) -> View:
         "quality": await quality_view(control, alias.name, POINTS, replies_a_point=REPLIES_A_POINT),
         "marks": marks(checks, events),
         "drift": drift_view(checks[0]) if checks else await _drift_waits(control, alias),
+        "slices": [drift_view(check) for check in await slice_checks(store, settings, alias.name)],
         "cycle": await cycle_and_job(control, shown, events) if shown else None,
         "awaits_approval": _awaits_approval(control, shown),
     }

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from service.control.drift import newest_check
 from service.control.evidence import (
     golden_ruling,
     heldout_ruling,
@@ -101,7 +102,7 @@ class Reconciler:
         recent = await self._store.cycles(alias.name, limit=2)
         cycle = next((c for c in recent if c.is_open), None)
         last = next((c for c in recent if not c.is_open), None)
-        checks = await self._store.drift_checks(alias.name, limit=1)
+        drift = await newest_check(self._store, self._settings, alias.name)
         job = await self._store.job(cycle.job_id) if cycle and cycle.job_id else None
         policy, now = promotion_policy(self._settings), self._clock.now()
         golden = heldout = shadow = watch = None
@@ -121,7 +122,7 @@ class Reconciler:
             watch = await watch_ruling(self._store, alias, cycle, self._settings, now)
         resident = bool(cycle and cycle.candidate and residency.everywhere(cycle.candidate))
         return steps.Observed(
-            alias, cycle, last, checks[0] if checks else None, job, resident, examples, today,
+            alias, cycle, last, drift, job, resident, examples, today,
             golden, heldout, shadow, watch,
         )  # fmt: skip
 

@@ -34,9 +34,9 @@ def history_routes(control: Control) -> APIRouter:
         return await cycle_and_job(control, found, await store.events(found.alias, limit=_CYCLE_EVENTS))
 
     @routes.get("/drift", tags=["drift"])
-    async def drift(alias: str | None = None, limit: Limit = 50) -> View:
-        """Drift checks, newest first; `latest` has one for each alias."""
-        checks = await store.drift_checks(alias, limit=limit)
+    async def drift(alias: str | None = None, limit: Limit = 50, slice: str | None = None) -> View:
+        """Drift checks, newest first, of aliases or of one `slice` (key=value); `latest` has one for each alias."""
+        checks = await store.drift_checks(alias, limit=limit, slice=slice)
         names = [alias] if alias else [found.name for found in await store.aliases()]
         newest = {name: await store.drift_checks(name, limit=1) for name in names}
         return {

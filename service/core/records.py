@@ -137,7 +137,8 @@ class Capture:
     """One inference that a client received, as it was served.
 
     `adapter` is the name that served it (or `base`); `confidence` is the mean log-probability (nats a token) of the
-    reply, None when the engine gave none; `prompt` is the message list of a chat, or one user message for a completion.
+    reply, None when the engine gave none; `prompt` is the message list of a chat, or one user message for a completion;
+    `tags` are those of the request's metadata by which the operator slices.
     """
 
     request_id: str
@@ -157,6 +158,7 @@ class Capture:
     streamed: bool = False
     source: str | None = None
     error: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +212,9 @@ class PairedReply:
 class DriftCheck:
     """One verdict of the drift worker. `scores` holds one entry a detector: score, threshold, kind, what moved.
 
-    `retrain` is the impact gate's answer: the drift costs quality, so it is worth a cycle.
+    `retrain` is the impact gate's answer: the drift costs quality, so it is worth a cycle. `slice` is the tag
+    (`key=value`) whose requests alone were judged, `reference` the id of the reference they were compared with, `since`
+    when the drift began (Unix seconds), as far as that can be told; `topics` what the new requests are about.
     """
 
     id: str
@@ -225,6 +229,27 @@ class DriftCheck:
     quality_current: float | None = None
     report: str | None = None
     retrain: bool = False
+    slice: str | None = None
+    reference: str | None = None
+    since: float | None = None
+    topics: Sequence[Mapping[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class DriftReference:
+    """A version of an alias's (or a slice's) reference: the first `size` successful requests after `since`.
+
+    `id` is a digest of those requests' ids; `until` is when the last of them came, `made_by` what chose them.
+    """
+
+    id: str
+    alias: str
+    since: float
+    until: float
+    size: int
+    made_at: float
+    made_by: str
+    slice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

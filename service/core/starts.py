@@ -50,6 +50,8 @@ def _on_drift(seen: Observed) -> OpenCycle | None:
             "scores": [dict(score) for score in check.scores],
             "quality_reference": check.quality_reference,
             "quality_current": check.quality_current,
+            "since": check.since,
+            "topics": [dict(topic) for topic in check.topics],
         }
     }
     return OpenCycle(Trigger.DRIFT, check.reasons[0] if check.reasons else "The traffic drifted.", evidence)

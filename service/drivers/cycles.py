@@ -10,11 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.core.cycle import TERMINAL, CycleState, Trigger, check_transition
 from service.core.errors import Conflict, NotFound
-from service.core.records import Cycle, DriftCheck, Lease
+from service.core.records import Cycle, DriftCheck, DriftReference, Lease
 from service.drivers.audit import record_event
 from service.drivers.database import Database
 from service.drivers.jobs import cancel_unfinished
-from service.drivers.schema import aliases, cycles, drift_checks, jobs, record_values
+from service.drivers.schema import aliases, cycles, drift_checks, drift_references, jobs, record_values
 
 
 class SqlCycles:
@@ -86,12 +86,37 @@ class SqlCycles:
         async with self._db.write() as connection:
             await self._db.add(connection, drift_checks, record_values(drift_checks, check))
 
-    async def drift_checks(self, alias: str | None = None, *, limit: int = 50) -> Sequence[DriftCheck]:
+    async def drift_checks(
+        self, alias: str | None = None, *, limit: int = 50, slice: str | None = None, verdict: str | None = None
+    ) -> Sequence[DriftCheck]:
         query = select(drift_checks).order_by(drift_checks.c.at.desc(), drift_checks.c.id.desc()).limit(limit)
+        query = query.where(drift_checks.c.slice.is_(None) if slice is None else drift_checks.c.slice == slice)
         if alias is not None:
             query = query.where(drift_checks.c.alias == alias)
+        if verdict is not None:
+            query = query.where(drift_checks.c.verdict == verdict)
         async with self._db.read() as connection:
             return [DriftCheck(**row._asdict()) for row in await connection.execute(query)]
+
+    async def add_drift_reference(self, reference: DriftReference) -> None:
+        values = record_values(drift_references, reference)
+        newer = {name: values[name] for name in ("made_at", "made_by")}
+        adding = self._db.insert(drift_references).values(values)
+        async with self._db.write() as connection:
+            await connection.execute(adding.on_conflict_do_update(index_elements=["id"], set_=newer))
+
+    async def drift_references(
+        self, alias: str, *, limit: int = 50, slice: str | None = None
+    ) -> Sequence[DriftReference]:
+        of_slice = drift_references.c.slice.is_(None) if slice is None else drift_references.c.slice == slice
+        query = (
+            select(drift_references)
+            .where(drift_references.c.alias == alias, of_slice)
+            .order_by(drift_references.c.made_at.desc(), drift_references.c.id)
+            .limit(limit)
+        )
+        async with self._db.read() as connection:
+            return [DriftReference(**row._asdict()) for row in await connection.execute(query)]
 
 
 async def open_cycle_of(connection: AsyncConnection, alias: str) -> Cycle | None:

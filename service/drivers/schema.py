@@ -114,10 +114,28 @@ captures = Table(
     Column("error", Text),
     Column("feedback_id", String),
     Column("labelled", Boolean, nullable=False, server_default=false()),
+    Column("tags", JSON, nullable=False, server_default=text("'{}'")),
     Index("ix_captures_alias_at", "alias", "at", "request_id"),
     Index("ix_captures_alias_labelled_at", "alias", "labelled", "at", "request_id"),
 )
 """`feedback_id` is the request's latest feedback; `labelled`: that feedback has a target or a rating."""
+
+capture_tags = Table(
+    "capture_tags",
+    metadata,
+    Column(
+        "request_id",
+        String,
+        ForeignKey("captures.request_id", name="fk_capture_tags_capture", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("key", String, primary_key=True),
+    Column("value", String, nullable=False),
+    Column("alias", String, nullable=False),
+    Column("at", Double, nullable=False),
+    Index("ix_capture_tags_alias_tag_at", "alias", "key", "value", "at", "request_id"),
+)
+"""A row for each of a request's tags: a slice's window is read along its index."""
 
 feedback = Table(
     "feedback",
@@ -241,7 +259,25 @@ drift_checks = Table(
     Column("quality_current", Double),
     Column("report", String),
     Column("retrain", Boolean, nullable=False),
+    Column("slice", String),
+    Column("reference", String),
+    Column("since", Double),
+    Column("topics", JSON, nullable=False, server_default=text("'[]'")),
     Index("ix_drift_checks_alias_at", "alias", "at"),
+)
+
+drift_references = Table(
+    "drift_references",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("alias", String, nullable=False),
+    Column("slice", String),
+    Column("since", Double, nullable=False),
+    Column("until", Double, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("made_at", Double, nullable=False),
+    Column("made_by", String, nullable=False),
+    Index("ix_drift_references_alias_made_at", "alias", "made_at"),
 )
 
 keys = Table(

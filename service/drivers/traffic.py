@@ -8,6 +8,7 @@ last sees the other, and a batch that stopped between the two is sent again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Row, Select, Table, func, or_, select, update
@@ -17,7 +18,7 @@ from service.core.errors import NotFound
 from service.core.records import Capture, Feedback, Labelled, PairedReply, ShadowReply
 from service.drivers import schema
 from service.drivers.database import Database, parse_url
-from service.drivers.schema import captures, feedback, shadow_replies
+from service.drivers.schema import capture_tags, captures, feedback, shadow_replies
 
 _BATCH = 500
 _CAPTURE = [column for column in captures.columns if column.name not in ("feedback_id", "labelled")]
@@ -33,6 +34,8 @@ class SqlTraffic:
 
     async def add_captures(self, captures: Sequence[Capture]) -> None:
         await self._add(schema.captures, _CAPTURE, captures)
+        if tags := [one for capture in captures for one in _tagged(capture)]:
+            await self._add(capture_tags, list(capture_tags.columns), tags)
         await self._join_feedback([capture.request_id for capture in captures])
 
     async def add_shadow_replies(self, replies: Sequence[ShadowReply]) -> None:
@@ -44,18 +47,35 @@ class SqlTraffic:
 
     async def window(
         self, alias: str, *, since: float, until: float | None = None, limit: int, newest: bool = False,
-        labelled_only: bool = False,
+        labelled_only: bool = False, tag: str | None = None,
     ) -> Sequence[Labelled]:  # fmt: skip
         query = _of_alias(_labelled_select(), alias, since, labelled_only=labelled_only).limit(limit)
+        along = captures.c if tag is None else capture_tags.c
+        if tag is not None:
+            key, _, value = tag.partition("=")
+            borne = (along.alias == alias, along.key == key, along.value == value, along.at > since)
+            query = query.where(along.request_id == captures.c.request_id, *borne)
         if until is not None:
-            query = query.where(captures.c.at <= until)
+            query = query.where(along.at <= until)
         if newest:
-            query = query.order_by(captures.c.at.desc(), captures.c.request_id.desc())
+            query = query.order_by(along.at.desc(), along.request_id.desc())
         else:
-            query = query.order_by(captures.c.at, captures.c.request_id)
+            query = query.order_by(along.at, along.request_id)
         async with self._db.read() as connection:
             found = [_labelled(row) for row in await connection.execute(query)]
         return found[::-1] if newest else found
+
+    async def tags(self, alias: str, key: str, *, limit: int) -> Sequence[str]:
+        """One step along the index for each tag, however many requests bear it."""
+        found: list[str] = []
+        column = capture_tags.c.value
+        lowest = select(func.min(column)).where(capture_tags.c.alias == alias, capture_tags.c.key == key)
+        async with self._db.read() as connection:
+            value = (await connection.execute(lowest)).scalar_one_or_none()
+            while value is not None and len(found) < limit:
+                found.append(f"{key}={value}")
+                value = (await connection.execute(lowest.where(column > value))).scalar_one_or_none()
+        return found
 
     async def paired(self, alias: str, candidate: str, *, since: float, limit: int) -> Sequence[PairedReply]:
         """Failed replies of either side make no pair."""
@@ -141,6 +161,22 @@ async def _join(connection: AsyncConnection, of_requests: ColumnElement[bool]) -
             labelled=newest.with_only_columns(is_label).scalar_subquery(),
         )
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Tagged:
+    """A row of `capture_tags`."""
+
+    request_id: str
+    key: str
+    value: str
+    alias: str
+    at: float
+
+
+def _tagged(capture: Capture) -> Iterator[_Tagged]:
+    for key, value in capture.tags.items():
+        yield _Tagged(capture.request_id, key, value, capture.alias, capture.at)
 
 
 def _labelled_select() -> Select[Any]:

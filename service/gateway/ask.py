@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
@@ -74,6 +74,12 @@ class Ask(ABC, Generic[P]):
     @abstractmethod
     def user(self) -> str | None:
         """The app's own name for who asks."""
+
+    def tags(self, keys: Collection[str]) -> Mapping[str, str]:
+        """What the request's metadata says under these keys."""
+        told = getattr(self.params, "metadata", None)
+        known = told if isinstance(told, Mapping) else {}
+        return {key: known[key] for key in keys if key in known}
 
     @abstractmethod
     def prompt(self) -> Sequence[Message]:

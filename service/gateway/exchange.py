@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -64,8 +64,9 @@ class Exchange:
             told += self.allowance.headers()
         return told
 
-    def capture(self, said: Said, timing: Timing, *, content: bool) -> Capture | None:
-        """The record of an answered request; None for one that no engine saw or that says nothing."""
+    def capture(self, said: Said, timing: Timing, *, content: bool, tags: Collection[str]) -> Capture | None:
+        """The record of an answered request, with its `tags` of these keys; None for one that no engine saw or that
+        says nothing."""
         if self.ask is None or self.target is None or self.engine is None or not self.ask.captured:
             return None
         return Capture(
@@ -86,4 +87,5 @@ class Exchange:
             streamed=self.ask.stream,
             source=self.source,
             error=self.error or said.error,
+            tags=self.ask.tags(tags),
         )

@@ -302,4 +302,5 @@ class Proxy:
         if exchange.allowance is not None:
             exchange.allowance.charge(said.prompt_tokens + said.completion_tokens)
         self._tally.served(target.alias, target.adapter, exchange.status, timing, said)
-        return exchange.capture(said, timing, content=self._settings.capture.content)
+        tags = self._settings.slice_keys(target.alias)
+        return exchange.capture(said, timing, content=self._settings.capture.content, tags=tags)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -9,27 +10,36 @@ from typing import Any
 from uuid import uuid4
 
 from service.core.drift import DriftPolicy, Evidence, Judgement, Score, Verdict, check_rate, compare_quality, judge
+from service.core.errors import TrimtabError
 from service.core.records import DriftCheck, Labelled
 from service.core.window import Sizes, Windows
 from service.monitor.detectors import Calibration, Detection, calibrate, detect
-from service.monitor.embedders import Embedder
+from service.monitor.embedders import Embedder, Vectors
 from service.monitor.estimate import estimate_quality
 from service.monitor.features import Features, measure
+from service.monitor.reasons import explain
 from service.monitor.report import Reports
+from service.monitor.surfaces import Descriptors
+from service.monitor.topics import topics_of
 from service.settings import AliasSettings, DriftSettings
+
+_SEED = 0
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Memory:
     """What is kept of one alias between checks, only to save work: after a restart it is made anew.
 
-    `calibrated` is the digest of the reference that `calibration` was made from; `told` is what `report` shows.
+    `calibrated` is the digest of the reference that `calibration` was made from; `told` is what `report` shows; `onset`
+    is when the drift that goes on began.
     """
 
     calibrated: str | None = None
     calibration: Calibration | None = None
     told: tuple[Verdict, bool, str] | None = None
     report: str | None = None
+    onset: float | None = None
 
 
 def drift_policy(settings: DriftSettings) -> DriftPolicy:
@@ -45,10 +55,17 @@ def drift_policy(settings: DriftSettings) -> DriftPolicy:
 class Checker:
     """Judges windows; its work is all CPU, so it runs off the event loop's thread, one check at a time."""
 
-    def __init__(self, settings: DriftSettings, reports: Reports, embedder: Embedder | None) -> None:
+    def __init__(
+        self,
+        settings: DriftSettings,
+        reports: Reports | None,
+        embedder: Embedder | None,
+        descriptors: Descriptors | None = None,
+    ) -> None:
         self._policy = drift_policy(settings)
         self._reports = reports
         self._embedder = embedder
+        self._descriptors = descriptors or Descriptors(())
 
     def check(
         self, alias: str, windows: Windows, judged: AliasSettings, memory: Memory, *, fresh: int, now: float
@@ -63,36 +80,67 @@ class Checker:
             compare_quality(reference.scores.tolist(), current.scores.tolist(), least=least),
             estimate_quality(reference, current, least=least),
         )
-        calibration = self._calibration(windows.reference, reference, memory)
-        vectors = self._embedder.embed(current.prompts) if self._embedder else None
+        current = self._descriptors.add_to(current)
+        embedder, vectors = self._vectors(current.prompts)
+        calibration = self._calibration(windows.reference, reference, memory, embedder)
         detection = detect(calibration, current, vectors, evidence, check_rate(fresh, self._policy))
         judgement = judge(detection.scores, evidence, sizes, self._policy)
+        why = None
+        if judgement.verdict is Verdict.DRIFTED:
+            times = [row.capture.at for row in windows.current]
+            topics = topics_of(calibration.neighbours, vectors, reference, current, seed=_SEED)
+            why = explain(topics, reference, current, detection, times, onset=memory.onset)
+            judgement = replace(judgement, reasons=(*why.reasons, *judgement.reasons))
+        memory.onset = why.since if why is not None else None
         record = _record(alias, sizes, judgement, now)
         return replace(
             record,
+            since=memory.onset,
+            topics=list(why.topics) if why is not None else [],
             scores=[_entry(score) for score in detection.scores if score.usable],
             quality_reference=evidence.labelled.reference if evidence.labelled else None,
             quality_current=evidence.labelled.current if evidence.labelled else None,
-            report=self._report(record.id, judgement, detection, memory),
+            report=self._report(record, judgement, detection, memory),
         )
 
-    def _calibration(self, rows: Sequence[Labelled], reference: Features, memory: Memory) -> Calibration:
-        named = [self._embedder.id if self._embedder else "", *(row.capture.request_id for row in rows)]
+    def _vectors(self, prompts: Sequence[str]) -> tuple[str, Vectors | None]:
+        """The embedder's id with its vectors; no vectors, and a line in the log, while it cannot be used."""
+        if self._embedder is None:
+            return "", None
+        try:
+            vectors = self._embedder.embed(prompts)
+        except TrimtabError as error:
+            _log.warning("This check goes without the embedding detector: %s", error.message)
+            return "", None
+        return self._embedder.id, vectors
+
+    def _calibration(self, rows: Sequence[Labelled], reference: Features, memory: Memory, embedder: str) -> Calibration:
+        """Made anew for another reference and for another embedder, whose vectors do not compare."""
+        named = [embedder, *(row.capture.request_id for row in rows)]
         digest = sha256("\0".join(named).encode("utf-8", "surrogatepass")).hexdigest()
         if memory.calibration is None or memory.calibrated != digest:
-            vectors = self._embedder.embed(reference.prompts) if self._embedder else None
-            memory.calibration = calibrate(reference, vectors, self._policy.wanted.current, seed=int(digest[:8], 16))
+            by, vectors = self._vectors(reference.prompts) if embedder else ("", None)
+            vectors = vectors if by == embedder else None
+            memory.calibration = calibrate(
+                self._descriptors.add_to(reference), vectors, self._policy.wanted.current, seed=int(digest[:8], 16)
+            )
             memory.calibrated = digest
         return memory.calibration
 
-    def _report(self, check_id: str, judgement: Judgement, detection: Detection, memory: Memory) -> str | None:
+    def _report(self, record: DriftCheck, judgement: Judgement, detection: Detection, memory: Memory) -> str | None:
         """A new report when the verdict changes or another reference begins; until then checks name the last one."""
-        if judgement.verdict is Verdict.INCONCLUSIVE:
+        if judgement.verdict is Verdict.INCONCLUSIVE or self._reports is None:
             return None
         told = (judgement.verdict, judgement.retrain, str(memory.calibrated))
         if memory.told != told or memory.report is None or not self._reports.has(memory.report):
-            memory.report = self._reports.write(detection, check_id)
-            memory.told = told
+            alarm_of = record.alias if judgement.verdict is Verdict.DRIFTED else None
+            try:
+                memory.report = self._reports.write(detection, record.id, alarm_of=alarm_of)
+                memory.told = told
+            except Exception:
+                # A full disk, or a preset that fails on these columns, must not cost the verdict.
+                _log.exception("The report of check %s could not be written.", record.id)
+                return None
         return memory.report
 
 

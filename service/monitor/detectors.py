@@ -14,8 +14,9 @@ from evidently.legacy.core import ColumnType
 from service.core.drift import Evidence, Kind, Score, detector_rate, quality_score
 from service.monitor.calibration import Null, categorical_null, numeric_null
 from service.monitor.embedders import Vectors
-from service.monitor.features import COLUMNS, Column, Features
+from service.monitor.features import Column, Features
 from service.monitor.neighbours import INDEPENDENT_SHARE, Neighbours
+from service.monitor.surfaces import kind_of
 from service.monitor.wording import embedding_moved, mean_moved, reply_moved
 
 EMBEDDING = "embedding"
@@ -87,7 +88,7 @@ def calibrate(reference: Features, vectors: Vectors | None, current_size: int, *
     rng = np.random.default_rng(seed)
     neighbours = Neighbours(vectors) if vectors is not None and len(vectors) > 1 else None
     numeric = {
-        name: _numeric(kind, reference.columns[name], 1.0, current_size, rng) for name, kind in COLUMNS.items()
+        name: _numeric(kind_of(name), values, 1.0, current_size, rng) for name, values in reference.columns.items()
     }  # fmt: skip
     if neighbours is not None:
         numeric[EMBEDDING] = _numeric(Kind.INPUT, neighbours.within(), INDEPENDENT_SHARE, current_size, rng)

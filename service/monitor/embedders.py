@@ -1,4 +1,4 @@
-"""Texts → vectors, by onnxruntime on a thread budget. Vectors carry their embedder's id; other ids do not compare."""
+"""Texts → vectors, by onnxruntime on a thread budget or by a URL. Vectors of two embedders' ids do not compare."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from service.core.errors import ConfigError
 from service.drivers.base_model import model_folder
 from service.monitor.token_embeddings import export_token_embeddings
+from service.monitor.url_embedder import UrlEmbedder
 from service.settings import Settings
 
 Vectors = NDArray[np.float32]
@@ -96,18 +97,17 @@ class OnnxEmbedder:
 def build_embedder(settings: Settings) -> Embedder | None:
     """The embedder that the settings name, or the base model's own.
 
-    None, with a line in the log that says why, where the base model has none that can be used.
-
-    Raises:
-        ConfigError: the embedder that the settings name cannot be used.
+    None, with a line in the log that says why, where it cannot be used: the other detectors go on without it.
     """
-    threads = settings.drift.threads
-    if settings.drift.embedder is not None:
-        return OnnxEmbedder(Path(settings.drift.embedder).expanduser(), threads=threads)
+    drift = settings.drift
     try:
-        return OnnxEmbedder(_base_embeddings(settings), threads=threads)
+        if drift.embedder is None:
+            return OnnxEmbedder(_base_embeddings(settings), threads=drift.threads)
+        if drift.embedder.startswith(("http://", "https://")):
+            return UrlEmbedder(drift.embedder, drift.embedder_model)
+        return OnnxEmbedder(Path(drift.embedder).expanduser(), threads=drift.threads)
     except ConfigError as error:
-        _log.warning("Drift goes without its embedding detector: %s", error.message)
+        _log.error("Drift goes without its embedding detector: %s", error.message)
         return None
 
 

@@ -43,6 +43,19 @@ class Neighbours:
         found[~np.isfinite(vectors).all(1)] = np.nan
         return found
 
+    @property
+    def known(self) -> Vectors:
+        """The reference's requests as directions from its centre, shape [n, d]; NaN where a vector had no numbers."""
+        found = self._unit.copy()
+        found[self._missing] = np.nan
+        return found
+
+    def directions(self, vectors: Vectors) -> Vectors:
+        """Other requests (same embedder) as directions from the same centre."""
+        found, _ = self._directions(np.nan_to_num(vectors))
+        found[~np.isfinite(vectors).all(1)] = np.nan
+        return found
+
     def _directions(self, vectors: Vectors) -> tuple[Vectors, Vectors]:
         centred = vectors - self._centre
         length = np.maximum(np.linalg.norm(centred, axis=1), _LEAST_LENGTH)

@@ -27,7 +27,7 @@ _FEW = 0.05
 
 def mean_moved(column: str, reference: Column, current: Column) -> str:
     """How a numeric feature moved; where its mean stayed, its spread did."""
-    name = _NAMES[column]
+    name = _NAMES.get(column, column)
     before, after = float(np.nanmean(reference)), float(np.nanmean(current))
     spread, spread_after = float(np.nanstd(reference)), float(np.nanstd(current))
     if abs(after - before) < 0.1 * spread:

@@ -4,70 +4,71 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # comes with scikit-learn
 
 from service.core.errors import TrimtabError
-from service.core.records import Alias, DriftCheck, Labelled
-from service.core.window import Sizes, Windows, choose_windows, is_due, reference_end
+from service.core.records import Alias, DriftCheck
+from service.core.window import Sizes, is_due
 from service.monitor.check import Checker, Memory
 from service.monitor.embedders import build_embedder
+from service.monitor.reference import References
 from service.monitor.report import Reports
+from service.monitor.rounds import Rounds
+from service.monitor.surfaces import Descriptors, presets
+from service.monitor.views import DriftStore
+from service.monitor.workspace import Alarms
 from service.ports import Clock, Store
-from service.settings import Settings
+from service.settings import DriftSettings, Settings
 
 _log = logging.getLogger(__name__)
 
 
 async def run_monitor(store: Store, settings: Settings, clock: Clock, stop: asyncio.Event) -> None:
-    """Check every alias each `drift.interval_s`, until `stop`; a store that is away is tried again."""
+    """Check every alias each `drift.interval_s`, until `stop`; a store that is away is tried again.
+
+    Raises:
+        ConfigError: a descriptor or a preset that the settings list cannot be used.
+    """
     drift = settings.drift
     if not drift.enabled:
         _log.info("Drift detection is off (drift.enabled).")
         await stop.wait()
         return
     embedder = await asyncio.to_thread(build_embedder, settings)
-    reports = Reports(settings.state_dir / "reports", keep=drift.keep_reports)
-    watch = Watch(store, settings, clock, Checker(drift, reports, embedder))
+    descriptors = Descriptors(drift.descriptors)
+    alarms = Alarms(settings.state_dir / "evidently", keep=drift.keep_reports)
+    reports = Reports(
+        settings.state_dir / "reports", keep=drift.keep_reports, presets=presets(drift.presets), alarms=alarms
+    )
+
+    def watch_of(seen: DriftStore, own: Settings) -> Watch:
+        return Watch(seen, own, clock, Checker(own.drift, reports, embedder, descriptors))
+
+    rounds = Rounds(store, settings, watch_of)
     with threadpool_limits(drift.threads):
         while not stop.is_set():
-            await watch.check_all()
+            await _check_all(store, rounds, drift)
             await _pause(clock, stop, drift.interval_s)
 
 
 class Watch:
     """What the worker knows of the aliases between two rounds."""
 
-    def __init__(self, store: Store, settings: Settings, clock: Clock, checker: Checker) -> None:
+    def __init__(self, store: DriftStore, settings: Settings, clock: Clock, checker: Checker) -> None:
         self._store = store
         self._settings = settings
         self._clock = clock
         self._checker = checker
         self._wanted = Sizes(settings.drift.reference_size, settings.drift.current_size)
-        self._memories: defaultdict[str, Memory] = defaultdict(Memory)
+        self._references = References(store, settings.drift.reference, self._wanted)
+        self._memories: dict[str, Memory] = {}
         self._seen: dict[str, Mapping[str, bool]] = {}
-
-    async def check_all(self) -> None:
-        """One round; an alias that fails keeps neither the others nor the next round from their checks."""
-        try:
-            aliases = await self._store.aliases()
-        except TrimtabError as error:
-            _log.warning("The store is away; trying again in %g s: %s", self._settings.drift.interval_s, error.message)
-            return
-        for alias in aliases:
-            try:
-                await self.check_alias(alias)
-            except TrimtabError as error:
-                _log.warning("Alias %r was not checked this time: %s", alias.name, error.message)
-            except Exception:
-                # A fault in one check must not end the process: it would start again into the same fault.
-                _log.exception("Alias %r could not be checked.", alias.name)
 
     async def check_alias(self, alias: Alias) -> DriftCheck | None:
         """Judge the newest window and store the verdict; None while too little is new since the last check."""
-        windows = await self._windows(alias)
+        windows = await self._references.windows(alias)
         known = {
             row.capture.request_id: row.feedback is not None for row in (windows.current or windows.reference)
         }  # fmt: skip
@@ -76,22 +77,28 @@ class Watch:
         full = windows.sizes.lack(self._wanted) is None
         if not fresh or (full and not is_due(fresh, self._wanted.current)):
             return None
+        if alias.name not in self._memories:
+            self._memories[alias.name] = Memory(onset=await self._references.onset(alias))
         check = await asyncio.to_thread(
             self._checker.check, alias.name, windows, self._settings.alias(alias.name), self._memories[alias.name],
             fresh=fresh, now=self._clock.now(),
         )  # fmt: skip
+        check = await self._references.stamped(alias, windows, check)
         await self._store.add_drift_check(check)
         self._seen[alias.name] = known
+        await self._references.roll(alias, check, now=check.at)
         return check
 
-    async def _windows(self, alias: Alias) -> Windows:
-        wanted = self._wanted
-        oldest = await self._store.window(alias.name, since=alias.reference_since, limit=wanted.reference)
-        end = reference_end(oldest, wanted)
-        newest: Sequence[Labelled] = ()
-        if end is not None:
-            newest = await self._store.window(alias.name, since=end, limit=wanted.current, newest=True)
-        return choose_windows(oldest, newest, wanted)
+
+async def _check_all(store: Store, rounds: Rounds, drift: DriftSettings) -> None:
+    """One round over every alias."""
+    try:
+        aliases = await store.aliases()
+    except TrimtabError as error:
+        _log.warning("The store is away; trying again in %g s: %s", drift.interval_s, error.message)
+        return
+    for alias in aliases:
+        await rounds.check(alias)
 
 
 async def _pause(clock: Clock, stop: asyncio.Event, seconds: float) -> None:

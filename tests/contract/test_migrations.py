@@ -50,6 +50,14 @@ def constraints(engine: sa.Engine) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _default_differs(_context: Any, _inspected: Any, column: sa.Column[Any], *defaults: Any) -> bool | None:
+    """PostgreSQL cannot compare JSON, so its defaults are compared as text; the rest by Alembic (None)."""
+    if not isinstance(column.type, sa.JSON):
+        return None
+    inspected, declared = (str(one or "").partition("::")[0] for one in (defaults[0], defaults[2]))
+    return inspected != declared
+
+
 def _where(index: Any) -> list[str]:
     return sorted(f"{key}: {value}" for key, value in index["dialect_options"].items())
 
@@ -58,7 +66,9 @@ def test_migrations_build_the_declared_schema(empty_url: str, tmp_path: Path) ->
     upgrade_store(empty_url)
     engine = sync_engine(empty_url)
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": _default_differs}
+        )
         assert compare_metadata(context, metadata) == []
     migrated = constraints(engine)
     with engine.begin() as connection:
@@ -92,7 +102,7 @@ def test_processes_may_migrate_at_once(empty_url: str) -> None:
         list(pool.map(upgrade_store, [empty_url] * 4))
     engine = sync_engine(empty_url)
     with engine.connect() as connection:
-        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).all() == [("0003",)]
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).all() == [("0010",)]
     engine.dispose()
 
 
@@ -119,7 +129,7 @@ async def test_a_store_without_its_schema_says_what_to_do(empty_url: str, tmp_pa
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    with pytest.raises(ConfigError, match="has schema 9999, this version needs 0003"):
+    with pytest.raises(ConfigError, match="has schema 9999, this version needs 0010"):
         await open_store(empty_url)
 
 

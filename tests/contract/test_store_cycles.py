@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 
 import pytest
 
 from service.core.cycle import CycleState, Trigger
 from service.core.errors import Conflict, IllegalTransition, NotFound, StaleWrite
-from service.core.records import Cycle, DriftCheck, Job, JobStatus
+from service.core.records import Cycle, DriftCheck, DriftReference, Job, JobStatus
 from service.drivers.store import SqlStore
 
 
@@ -156,3 +157,30 @@ async def test_drift_checks_are_kept_once_newest_first(store: SqlStore) -> None:
     assert await store.drift_checks("support") == checks[::-1]
     assert await store.drift_checks(limit=1) == [checks[2]]
     assert await store.drift_checks("other") == []
+
+
+async def test_a_slices_checks_are_its_own(store: SqlStore) -> None:
+    whole = DriftCheck("d1", "support", 1.0, "DRIFTED", [], [], 5, 2, topics=[{"words": ["flights"]}], since=0.5)
+    part = DriftCheck("d2", "support", 2.0, "STABLE", [], [], 5, 2, slice="channel=web", reference="abc")
+    for check in (whole, part):
+        await store.add_drift_check(check)
+    assert await store.drift_checks("support") == [whole]
+    assert await store.drift_checks("support", slice="channel=web") == [part]
+    assert await store.drift_checks("support", slice="channel=app") == []
+    assert await store.drift_checks("support", verdict="DRIFTED") == [whole]
+    assert await store.drift_checks("support", verdict="STABLE") == []
+
+
+async def test_references_are_kept_once_newest_first(store: SqlStore) -> None:
+    first = DriftReference("aa", "support", 0.0, 5.0, 500, 6.0, "promotion")
+    second = DriftReference("bb", "support", 7.0, 9.0, 500, 10.0, "rolling")
+    of_slice = DriftReference("cc", "support", 0.0, 5.0, 500, 11.0, "promotion", "channel=web")
+    for reference in (first, second, second, of_slice):
+        await store.add_drift_reference(reference)
+    assert await store.drift_references("support") == [second, first]
+    assert await store.drift_references("support", limit=1) == [second]
+    assert await store.drift_references("support", slice="channel=web") == [of_slice]
+    assert await store.drift_references("other") == []
+    again = replace(first, made_at=20.0, made_by="person")
+    await store.add_drift_reference(again)
+    assert await store.drift_references("support") == [again, second]

@@ -18,7 +18,7 @@ def capture(i: int, **changes: object) -> Capture:
         "request_id": f"r{i}", "at": float(i), "alias": "support", "adapter": "base", "engine": "http://e",
         "prompt": [{"role": "user", "content": f"héllo {i}"}], "reply": f"reply {i}", "status": 200,
         "duration_s": 0.25, "ttft_s": 0.1, "prompt_tokens": 7, "completion_tokens": 3, "confidence": -0.5,
-        "finish_reason": "stop", "streamed": True, "source": "app",
+        "finish_reason": "stop", "streamed": True, "source": "app", "tags": {},
     }  # fmt: skip
     return Capture(**values | changes)  # type: ignore[arg-type]
 
@@ -162,3 +162,22 @@ async def test_a_nul_in_text_is_refused_or_kept_never_mangled(store: SqlStore, s
         odd = capture(1, prompt=odd.prompt)
     await store.add_captures([odd])
     assert (await store.capture("r1")).capture == odd
+
+
+async def test_a_slice_is_read_by_its_tag(store: SqlStore) -> None:
+    tags = [{"channel": "web"}, {"channel": "app", "tier": "a=b"}, {}, {"channel": "web", "tier": "gold"}, {"tier": ""}]
+    rows = [capture(i, tags=found) for i, found in enumerate(tags, start=1)]
+    await store.add_captures(rows[:3])
+    await store.add_captures([*rows, capture(6, status=500, tags={"channel": "web"}), capture(7, alias="other")])
+    assert (await store.capture("r2")).capture == rows[1]
+    assert await ids(store, tag="channel=web") == ["r1", "r4"]
+    assert await ids(store, tag="channel=web", since=1.0) == ["r4"]
+    assert await ids(store, tag="channel=web", until=1.0) == ["r1"]
+    assert await ids(store, tag="channel=web", limit=1, newest=True) == ["r4"]
+    assert await ids(store, tag="tier=a=b") == ["r2"]
+    assert await ids(store, tag="tier=") == ["r5"]
+    assert await ids(store, tag="channel=nowhere") == []
+    assert await store.tags("support", "channel", limit=9) == ["channel=app", "channel=web"]
+    assert await store.tags("support", "tier", limit=2) == ["tier=", "tier=a=b"]
+    assert await store.tags("support", "absent", limit=9) == []
+    assert await store.tags("other", "channel", limit=9) == []

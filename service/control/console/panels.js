@@ -82,12 +82,30 @@ export function driftPanel(alias, on) {
     title,
     h("p", { class: "small muted" }, "Checked ", ago(drift.at), `: newest ${drift.current_size} requests against ${drift.reference_size} before.`),
     drift.reasons.length > 0 && h("ul", { class: "reasons" }, drift.reasons.map((reason) => h("li", {}, reason))),
+    drift.topics?.length > 0 && h("div", {}, h("h3", {}, "What the new requests are about"), h("ul", { class: "compared" }, drift.topics.map(topic))),
+    alias.slices?.length > 0 && h("div", {}, h("h3", {}, "Slices"), h("ul", { class: "stack" }, alias.slices.map(sliceLine))),
     drift.quality_current !== null && h("div", { class: "row" }, h("span", {}, "Quality, before → now"),
       h("span", {}, `${percent(drift.quality_reference, 1)} → ${percent(drift.quality_current, 1)}`)),
     h("div", {}, h("h3", {}, "Score against threshold (the line)"),
       h("ul", { class: "scores" }, drift.scores.map(detector))),
     drift.report && h("div", {}, h("button", { type: "button", "data-focus": "report", onclick: () => on.report(drift.id) }, "Open the Evidently report")),
   ];
+}
+
+function topic(found) {
+  const about = found.words.length ? found.words.join(", ") : "one kind of request";
+  const right = found.accuracy === null ? "" : `${found.accuracy_is_estimate ? "estimated " : ""}accuracy ${percent(found.accuracy)} ± ${Math.round(100 * found.accuracy_margin)}`;
+  return h("li", {},
+    h("div", { class: "row" }, h("span", {}, about), h("span", {}, found.unseen ? "unseen before" : `${percent(found.share_before)} before`)),
+    meter(found.share, `${about}: ${percent(found.share)} of requests`),
+    h("p", { class: "small muted" }, `${percent(found.share)} of requests since `, ago(found.since), right && `; ${right}`),
+    h("ul", { class: "reasons small" }, found.examples.map((text) => h("li", {}, `“${text}”`))));
+}
+
+function sliceLine(check) {
+  return h("li", {},
+    h("div", { class: "head" }, h("code", {}, check.slice), pill(...(VERDICTS[check.verdict] ?? ["", check.verdict]))),
+    check.reasons.length > 0 && h("p", { class: "small muted" }, check.reasons[0]));
 }
 
 function detector(entry) {

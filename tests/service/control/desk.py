@@ -194,12 +194,19 @@ async def _checks(store: Store, start: float, now: float, state_dir: Path) -> No
             {"detector": "embedding", "kind": "input", "score": 0.29 if drifted else 0.08, "threshold": 0.17},
             {"detector": "prompt_length", "kind": "input", "score": 0.09, "threshold": 0.16},
         ]
+        topic = {
+            "words": ["flights", "visa"], "examples": ["do i need a visa for a trip to lima"], "share": 0.36,
+            "share_before": 0.0, "unseen": True, "since": start + 31 * MINUTE, "requests": 72, "chance": 1e-9,
+            "accuracy": 0.41, "accuracy_margin": 0.04, "accuracy_is_estimate": True,
+        }  # fmt: skip
+        if drifted:
+            reasons.insert(0, "36% of requests since 14:05 are about *flights*, unseen in the reference.")
         report = f"check-{i}.html" if drifted else None
         if report:
             (reports / report).write_text(REPORT)
         await store.add_drift_check(
             DriftCheck(
                 f"check-{i}", "support", at, "DRIFTED" if drifted else "STABLE", scores, reasons, 500, 200,
-                0.928, 0.515 if drifted else 0.921, report, drifted,
+                0.928, 0.515 if drifted else 0.921, report, drifted, topics=[topic] if drifted else [],
             )
         )  # fmt: skip

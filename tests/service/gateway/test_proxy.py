@@ -332,3 +332,14 @@ async def test_the_turns_of_a_conversation_meet_one_engine(make_world):
     assert sum(map(len, met)) == 12
     assert sum(len(engine.requests) for engine in world.engines) == 36
     assert sum(bool(one) for one in met) > 1
+
+
+async def test_the_metadata_by_which_the_operator_slices_is_captured_and_no_other(make_world, wait_until):
+    world = await make_world(drift={"slices": ["channel", "tier=gold"]})
+    metadata = {"channel": "web", "tier": "silver", "session": "s-1"}
+    async with world.client() as http:
+        told = await http.post("/v1/chat/completions", json={**CHAT, "metadata": metadata})
+        untold = await http.post("/v1/chat/completions", json=CHAT)
+    ids = [reply.headers["x-request-id"] for reply in (told, untold)]
+    await wait_until(lambda: all(one in world.sink.captures for one in ids))
+    assert [world.sink.captures[one].tags for one in ids] == [{"channel": "web", "tier": "silver"}, {}]

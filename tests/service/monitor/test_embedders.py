@@ -128,7 +128,16 @@ def test_a_matrix_of_another_type_is_refused(tmp_path: Path) -> None:
         export_token_embeddings(tmp_path / "model", tmp_path / "cache")
 
 
-def test_an_embedder_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
-    settings = Settings(drift=DriftSettings(embedder=str(tmp_path / "nowhere")))
-    with pytest.raises(ConfigError, match=r"has no model\.onnx; set drift\.embedder"):
-        build_embedder(settings)
+def test_an_embedder_that_was_asked_for_and_is_missing_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert build_embedder(Settings(drift=DriftSettings(embedder=str(tmp_path / "nowhere")))) is None
+    assert "has no model.onnx; set drift.embedder" in caplog.text
+    assert build_embedder(Settings(drift=DriftSettings(embedder="http://e/v1"))) is None
+    assert "drift.embedder_model must name the model" in caplog.text
+
+
+def test_onnx_keeps_to_its_threads(base_model: Path, tmp_path: Path) -> None:
+    made = OnnxEmbedder(export_token_embeddings(base_model, tmp_path), threads=3)
+    options = made._session.get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (3, 1)

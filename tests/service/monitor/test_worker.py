@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from service.core.errors import Unavailable
-from service.core.records import Alias, Labelled
+from service.core.records import Alias, DriftCheck, Labelled
 from service.drivers.store import SqlStore, open_store
 from service.monitor.check import Checker
 from service.monitor.report import Reports
 from service.monitor.worker import Watch, run_monitor
+from service.monitor.workspace import Alarms
 from service.settings import DriftSettings, Settings
 from tests.service.monitor.traffic import ALIAS, later, traffic
 
@@ -140,6 +144,9 @@ class Faulty:
             raise RuntimeError("a fault of ours") if self.rounds == 2 else Unavailable("It went away in between.")
         return await self._store.window(alias, **chosen)  # type: ignore[arg-type]
 
+    async def drift_checks(self, alias: str, **chosen: object) -> Sequence[DriftCheck]:
+        return await self._store.drift_checks(alias, **chosen)  # type: ignore[arg-type]
+
     async def add_drift_check(self, check: object) -> None:
         await self._store.add_drift_check(check)  # type: ignore[arg-type]
         self._stop.set()
@@ -184,3 +191,61 @@ async def test_switched_off_it_only_waits(store: SqlStore, tmp_path: Path, caplo
         await asyncio.wait_for(running, 60)
     assert await store.drift_checks(ALIAS) == []
     assert "Drift detection is off" in caplog.text
+
+
+_KILLED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from service.drivers.store import open_store
+from service.monitor import report, workspace
+from service.monitor.check import Checker
+from service.monitor.report import Reports
+from service.monitor.worker import Watch
+from service.monitor.workspace import Alarms
+from tests.service.monitor.test_worker import SMALL, HandClock, settings_in
+from tests.service.monitor.traffic import ALIAS
+
+def killed(*_args, **_kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def main(folder):
+    store = await open_store(f"sqlite+aiosqlite:///{folder / 'trimtab.db'}")
+    reports = Reports(folder / "reports", keep=5, alarms=Alarms(folder / "evidently", keep=5))
+    watch = Watch(store, settings_in(folder), HandClock(), Checker(SMALL, reports, None))
+    report.os.replace = killed
+    await watch.check_alias(await store.alias(ALIAS))
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+async def test_a_worker_killed_in_mid_report_leaves_nothing_half_done(store: SqlStore, tmp_path: Path) -> None:
+    reference = traffic(1, 60)
+    await send(store, [*reference, *traffic(3, 40, novel=0.7, start=later(reference))])
+    killed = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", _KILLED, str(tmp_path)], capture_output=True, timeout=120, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert await store.drift_checks(ALIAS) == []
+    assert [path.name.startswith(".draft-") for path in (tmp_path / "reports").iterdir()] == [True]
+    reports = Reports(tmp_path / "reports", keep=5, alarms=Alarms(tmp_path / "evidently", keep=5))
+    watch = Watch(store, settings_in(tmp_path), HandClock(), Checker(SMALL, reports, None))
+    check = await watch.check_alias(await store.alias(ALIAS))
+    assert check is not None
+    assert await store.drift_checks(ALIAS) == [check]
+    assert check.verdict == "DRIFTED"
+    assert [path.name for path in (tmp_path / "reports").iterdir()] == [check.report]
+
+
+async def test_a_worker_that_starts_in_a_drift_knows_since_when_it_lasts(store: SqlStore, tmp_path: Path) -> None:
+    reference = traffic(1, 60)
+    first = traffic(3, 40, novel=0.7, start=later(reference))
+    await send(store, [*reference, *first])
+    alias = await store.alias(ALIAS)
+    began = await watch_on(store, tmp_path).check_alias(alias)
+    assert began is not None
+    assert began.since is not None
+    await send(store, traffic(4, 40, novel=0.7, start=later(first)))
+    check = await watch_on(store, tmp_path).check_alias(alias)
+    assert check is not None
+    assert (check.verdict, check.since) == ("DRIFTED", began.since)

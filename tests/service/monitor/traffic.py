@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from service.core.records import Capture, Feedback, Labelled
+from service.core.records import Adapter, Capture, Feedback, Labelled
+from service.drivers.store import SqlStore
 
 ALIAS = "support"
 
@@ -111,6 +112,14 @@ def write_safetensors(path: Path, tensors: Mapping[str, tuple[str, np.ndarray[An
         body += raw.tobytes()
     start = json.dumps(header).encode()
     path.write_bytes(len(start).to_bytes(8, "little") + start + body)
+
+
+async def promote(store: SqlStore, now: float) -> None:
+    """A new champion, whose reference begins now."""
+    digest = f"{int(now):064x}"
+    name = f"{ALIAS}@{digest[-12:]}"
+    await store.add_adapter(Adapter(name, ALIAS, digest, "b" * 64, 8, 1, now))
+    await store.promote(ALIAS, name, actor="test", reason="test", now=now)
 
 
 def later(rows: Sequence[Labelled]) -> float:
