@@ -221,6 +221,9 @@ class Jobs(Protocol):
     async def enqueue(self, job: Job, *, fence: Lease | None = None) -> None:
         """The same id again is no change."""
 
+    async def requeue(self, job: Job, *, reason: str, actor: str, now: float, fence: Lease | None = None) -> Job:
+        """Free the job of a holder that is gone, with an event; Conflict when it has been heard of since `job`."""
+
     async def job(self, job_id: str) -> Job: ...
 
     async def jobs(self, alias: str | None = None, *, limit: int = 20) -> Sequence[Job]: ...
@@ -303,3 +306,6 @@ class Blobs(Protocol):
 
     async def local(self, prefix: str) -> str:
         """A local folder with the files of `prefix`, fetched if need be."""
+
+    async def tidy(self) -> None:
+        """Remove from this machine what writers that died have left half-done."""

@@ -173,6 +173,7 @@ class RetrainSettings(Group):
     nice: int = Field(10, ge=0, le=19)
     heartbeat_s: Seconds = 1.0
     stale_after_s: Seconds = 30.0
+    start_timeout_s: Seconds = Field(900.0, description="a job that nobody began by then has failed")
     max_attempts: int = Field(2, ge=1)
 
 
@@ -317,6 +318,10 @@ class Settings(BaseSettings):
     @property
     def engine_urls(self) -> tuple[str, ...]:
         return tuple(url.rstrip("/") for url in self.engines) or (f"http://127.0.0.1:{self.engine.port}",)
+
+    @property
+    def scratch_dir(self) -> Path:
+        return self.state_dir / "scratch"
 
     def alias(self, name: str) -> AliasSettings:
         return self.aliases.get(name, AliasSettings())

@@ -11,6 +11,7 @@ from service.core.cycle import CycleState, Trigger
 from service.core.errors import Conflict
 from service.core.names import BASE
 from service.core.records import Alias, Cycle
+from service.drivers.failpoints import Failpoint, reach
 from service.settings import PromotionMode
 
 _IN_PROOF = frozenset({CycleState.SHADOWING, CycleState.CANARY})
@@ -39,7 +40,9 @@ async def promote(control: Control, name: str, adapter: str, *, reason: str, act
     cycle = await open_cycle_of(control, name)
     if cycle is not None:
         cycle = await _make_way(control, cycle, adapter, reason=reason, actor=actor)
+    reach(Failpoint.PERSON_MADE_WAY)
     alias = await store.promote(name, adapter, actor=actor, reason=reason, now=control.clock.now())
+    reach(Failpoint.PERSON_FLIPPED)
     if cycle is not None:
         # The controller takes the same step when it sees the flip; whoever comes first does it.
         with contextlib.suppress(Conflict):

@@ -34,6 +34,7 @@ def plan_policy(settings: Settings) -> PlanPolicy:
     return PlanPolicy(
         Mode(p.mode), p.cooldown_s, p.max_failures, r.stale_after_s, r.max_attempts, r.min_new_examples, r.max_wait_s,
         r.min_examples, r.every_s, r.every_labels, r.max_cycles_per_day, tuple(map(parse_freeze, p.freezes)),
+        r.start_timeout_s,
     )  # fmt: skip
 
 

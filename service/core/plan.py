@@ -135,6 +135,10 @@ def _ended_badly(job: Job | None, policy: PlanPolicy, now: float) -> Sequence[Ac
         return [Close(CycleState.FAILED, job.error or f"The job was {job.status}.")]
     if job.status is JobStatus.SUCCEEDED:
         return None
+    queued_s = now - job.queued_at if job.status is JobStatus.QUEUED else 0.0
+    if queued_s > policy.start_timeout_s:
+        waited = f"Nobody began the job within {queued_s:.0f} s (retrain.start_timeout_s)"
+        return [Close(CycleState.FAILED, f"{waited}; see its log, or for a Kubernetes Job its events.")]
     silent_s = now - max(job.updated_at, job.heartbeat_at or 0.0)
     if silent_s <= policy.stale_after_s:
         return None

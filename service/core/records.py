@@ -247,6 +247,11 @@ class Job:
     result: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
 
+    @property
+    def queued_at(self) -> float:
+        """Since when a queued job has waited for a process: it may have had one before."""
+        return float(self.detail.get("queued_at", self.created_at))
+
 
 @dataclass(frozen=True, slots=True)
 class EngineView:

@@ -41,6 +41,7 @@ class PlanPolicy:
     labels: int | None = None
     max_cycles_per_day: int = 24
     freezes: Sequence[Freeze] = ()
+    start_timeout_s: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)

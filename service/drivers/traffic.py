@@ -17,6 +17,7 @@ from service.core.errors import NotFound
 from service.core.records import Capture, Feedback, Labelled, PairedReply, ShadowReply
 from service.drivers import schema
 from service.drivers.database import Database
+from service.drivers.failpoints import Failpoint, reach
 from service.drivers.schema import captures, feedback, shadow_replies
 
 _BATCH = 500
@@ -33,6 +34,7 @@ class SqlTraffic:
 
     async def add_captures(self, captures: Sequence[Capture]) -> None:
         await self._add(schema.captures, _CAPTURE, captures)
+        reach(Failpoint.CAPTURES_ADDED)
         await self._join_feedback([capture.request_id for capture in captures])
 
     async def add_shadow_replies(self, replies: Sequence[ShadowReply]) -> None:

@@ -18,6 +18,7 @@ import msgspec
 
 from service.core.errors import BadRequest, ConfigError, TrimtabError, Unavailable
 from service.core.records import Capture, Feedback, ShadowReply
+from service.drivers.failpoints import Failpoint, reach
 from service.gateway.spool import Spool
 from service.ports import Clock, Traffic
 from service.settings import CaptureSettings
@@ -142,6 +143,7 @@ class Outbox:
                     if self._failures == 1:
                         _log.warning("captures wait in the spool, the store refused them: %s", error)
                     return False
+                reach(Failpoint.SPOOL_SHIPPED)
                 await self._on_thread(self._spool.delete, segment)
                 self._buried.clear()
                 self._failures = 0

@@ -17,6 +17,8 @@ from collections import deque
 from pathlib import Path
 from uuid import uuid4
 
+from service.drivers.failpoints import Failpoint, reach
+
 LOCK = "lock"
 DEAD_LETTERS = "dead-letters.jsonl"
 _SEGMENT = "*.jsonl"
@@ -37,12 +39,8 @@ class Spool:
         self._lock_fd = -1
 
     def start(self) -> None:
-        # Locked under a hidden name first: nobody may adopt a folder whose owner is just starting.
-        hidden = self._folder.with_name(f".{self._folder.name}")
-        hidden.mkdir(parents=True)
-        self._lock_fd = os.open(hidden / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
-        hidden.rename(self._folder)
+        while not self._began():
+            pass
         self.adopt()
 
     @property
@@ -60,6 +58,7 @@ class Spool:
         try:
             while view:
                 view = view[os.write(self._open_fd, view) :]
+            reach(Failpoint.SPOOL_APPENDED)
             os.fdatasync(self._open_fd)
         except OSError:
             os.ftruncate(self._open_fd, self._open_bytes)
@@ -73,6 +72,7 @@ class Spool:
         if self._open_fd is None or self._open_path is None:
             return
         os.close(self._open_fd)
+        reach(Failpoint.SPOOL_SEALED)
         self._sealed.append((self._open_path, self._open_bytes))
         self._open_fd, self._open_path, self._open_bytes = None, None, 0
 
@@ -87,6 +87,7 @@ class Spool:
     def delete(self, segment: Path) -> None:
         """It was shipped."""
         segment.unlink()
+        reach(Failpoint.SPOOL_DELETED)
         if self._sealed and self._sealed[0][0] == segment:
             self._sealed.popleft()
 
@@ -99,7 +100,7 @@ class Spool:
         """Take over the segments of processes that are gone; how many there were."""
         adopted = 0
         for folder in sorted(self._root.iterdir()):
-            if folder == self._folder or folder.name.startswith(".") or not folder.is_dir():
+            if folder == self._folder or not folder.is_dir():
                 continue
             with contextlib.suppress(FileNotFoundError):
                 adopted += self._adopt_folder(folder)
@@ -112,8 +113,26 @@ class Spool:
             shutil.rmtree(self._folder, ignore_errors=True)
         os.close(self._lock_fd)
 
+    def _began(self) -> bool:
+        """Make our folder, locked under a hidden name first: nobody may take one that is just being made for a dead
+        one's. False where somebody did so before the lock was ours."""
+        hidden = self._folder.with_name(f".{self._folder.name}")
+        hidden.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock_fd = os.open(hidden / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        except FileNotFoundError:
+            return False
+        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        reach(Failpoint.SPOOL_LOCKED)
+        try:
+            hidden.rename(self._folder)
+        except FileNotFoundError:
+            os.close(self._lock_fd)
+            return False
+        return True
+
     def _adopt_folder(self, folder: Path) -> int:
-        lock = os.open(folder / LOCK, os.O_RDWR)
+        lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -124,6 +143,7 @@ class Spool:
                 self._number += 1
                 ours = self._folder / f"{self._number:06d}.jsonl"
                 segment.rename(ours)
+                reach(Failpoint.SPOOL_ADOPTED)
                 self._sealed.append((ours, ours.stat().st_size))
                 adopted += 1
             shutil.rmtree(folder)

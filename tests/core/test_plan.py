@@ -127,6 +127,28 @@ PASS, HOLD, REJECT = ruling(Decision.PROMOTE), ruling(Decision.HOLD), ruling(Dec
             id="silent job is launched again",
         ),
         pytest.param(
+            Observed(ALIAS, cycle(CycleState.TRAINING), job=job(JobStatus.QUEUED, created_at=0.0, updated_at=950.0)),
+            POLICY,
+            [steps.Close],
+            id="nobody begins the job",
+        ),
+        pytest.param(
+            Observed(
+                ALIAS,
+                cycle(CycleState.TRAINING),
+                job=job(
+                    JobStatus.QUEUED,
+                    created_at=0.0,
+                    updated_at=900.0,
+                    heartbeat_at=None,
+                    detail={"queued_at": 900.0},
+                ),
+            ),
+            POLICY,
+            [steps.RelaunchJob],
+            id="begun once, died, and not begun again yet",
+        ),
+        pytest.param(
             Observed(
                 ALIAS,
                 cycle(CycleState.TRAINING),
