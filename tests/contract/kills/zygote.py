@@ -7,6 +7,7 @@ processes of their own, in a tenth of the time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
@@ -80,7 +81,8 @@ def main() -> None:
     listener.listen()
     while True:
         caller, _ = listener.accept()
-        with caller, caller.makefile("rwb") as lines:
+        # A caller may be killed at any time: a job's shim dies with its controller.
+        with contextlib.suppress(OSError, ValueError), caller, caller.makefile("rwb") as lines:
             asked = json.loads(lines.readline())
             pid = os.fork()
             if pid == 0:
