@@ -71,17 +71,32 @@ class Registry(Protocol):
         """Put `candidate` in shadow at `mirror_ratio`, or clear it."""
 
     async def promote(
-        self, alias: str, adapter: str, *, actor: str, reason: str, now: float, fence: Lease | None = None
+        self,
+        alias: str,
+        adapter: str,
+        *,
+        actor: str,
+        reason: str,
+        now: float,
+        reverse_ratio: float = 0.0,
+        force: bool = False,
+        fence: Lease | None = None,
     ) -> Alias:
         """Flip: champion becomes previous, `adapter` champion, the candidate none, the reference starts anew.
 
+        With `reverse_ratio` the champion before answers that share in shadow from now on: it becomes the candidate.
+        LockedOut for an adapter that was rolled back, unless a person's `force` says so, which frees it.
         What is champion already stays so. With a fence (a controller promotes): Conflict unless `adapter` still is the
         candidate, for somebody may have rolled it back meanwhile.
         """
 
-    async def rollback(self, alias: str, *, actor: str, reason: str, now: float, fence: Lease | None = None) -> Alias:
+    async def rollback(
+        self, alias: str, *, actor: str, reason: str, now: float, lock: bool = False, fence: Lease | None = None
+    ) -> Alias:
         """Swap champion and previous, clear the candidate and end an open cycle as `rolled_back`, in one transaction.
 
+        `lock` locks out what was champion. LockedOut where the previous one is: no cycle is open, and it was left for
+        its faults.
         With an open cycle that has not promoted yet, only that cycle ends and the champion stays.
         Raises Conflict when there is neither an open cycle nor a previous adapter.
         """

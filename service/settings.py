@@ -191,6 +191,10 @@ class PromotionSettings(Group):
     )
     watch_s: Seconds = 300.0
     watch_min_labelled: int = Field(30, ge=1)
+    watch_mirror_ratio: Ratio = Field(
+        0.1, description="share of requests that the previous champion answers in shadow while the new one is watched"
+    )
+    watch_margin: Ratio = Field(0.1, description="how far the new champion may stay behind its own score in shadow")
     cooldown_s: Seconds = Field(300.0, description="after a cycle ends, before drift may open the next")
     max_failures: int = Field(3, ge=1)
     freezes: tuple[str, ...] = Field(

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.core.freeze import parse_freeze
+from service.core.names import BASE
 from service.core.promotion import (
     Decision,
     GoldenScores,
     Pair,
+    Past,
     Policy,
     Ruling,
+    WatchRule,
     judge_golden,
     judge_shadow,
     judge_watch,
@@ -64,22 +67,19 @@ async def shadow_ruling(
 
 
 async def watch_ruling(traffic: Traffic, alias: Alias, cycle: Cycle, settings: Settings, now: float) -> Ruling:
-    """The new champion's quality since its promotion against the previous one's in the shadow comparison."""
-    p = settings.promotion
-    rows = await traffic.window(alias.name, since=cycle.state_since, limit=p.max_pairs, labelled_only=True, newest=True)
+    """The new champion since its promotion, against the previous one then and now, and against its own shadow."""
+    p, since = settings.promotion, cycle.state_since
     judged = settings.alias(alias.name)
+    rows = await traffic.window(alias.name, since=since, limit=p.max_pairs, labelled_only=True, newest=True)
     scores = [
         s for s in (label_score(row, judged) for row in rows if row.capture.adapter == alias.champion) if s is not None
     ]
-    baseline = cycle.evidence.get("shadow", {}).get("champion_mean")
-    return judge_watch(
-        scores,
-        baseline=float(baseline) if baseline is not None else 0.0,
-        policy=promotion_policy(settings),
-        min_labelled=p.watch_min_labelled,
-        elapsed_s=now - cycle.state_since,
-        watch_s=p.watch_s,
-    )
+    beside = await traffic.paired(alias.name, alias.previous or BASE, since=since, limit=p.max_pairs)
+    pairs = [pair for pair in (_pair(reply, alias, judged) for reply in beside) if pair is not None]
+    shadow = cycle.evidence.get("shadow", {})
+    past = Past(_number(shadow.get("champion_mean")) or 0.0, _number(shadow.get("candidate_mean")))
+    rule = WatchRule(p.watch_s, p.watch_min_labelled, p.watch_margin)
+    return judge_watch(scores, past, pairs, promotion_policy(settings), rule, elapsed_s=now - since)
 
 
 async def served_quality(traffic: Traffic, alias: Alias, settings: Settings) -> tuple[float | None, int]:
@@ -111,6 +111,10 @@ def _pair(reply: PairedReply, alias: Alias, judged: AliasSettings) -> Pair | Non
         0.0 if failed else score(judged.scorer, reply.shadow.reply, reply.feedback.expected, None, judged.pattern)
     )
     return None if champion is None or candidate is None else Pair(champion, candidate)
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _scores(result: Mapping[str, Any], *path: str) -> GoldenScores | None:

@@ -25,7 +25,7 @@ from service.control.starts import newly_labelled, opened_today
 from service.control.sweeper import Sweeper
 from service.core import steps
 from service.core.cycle import CycleState
-from service.core.errors import Conflict, StaleWrite, TrimtabError
+from service.core.errors import Conflict, NotFound, StaleWrite, TrimtabError
 from service.core.plan import plan
 from service.core.promotion import Ruling
 from service.core.records import Alias, Cycle, Job, JobStatus, Lease
@@ -121,7 +121,7 @@ class Reconciler:
         checks = await self._store.drift_checks(alias.name, limit=1)
         job = await self._store.job(cycle.job_id) if cycle and cycle.job_id else None
         policy, now = promotion_policy(self._settings), self._clock.now()
-        golden = heldout = shadow = watch = None
+        golden = heldout = shadow = watch = locked = None
         examples = today = 0
         if cycle is None:
             starting = plan_policy(self._settings)
@@ -131,6 +131,7 @@ class Reconciler:
             examples = await self._new_examples(alias, cycle)
         if cycle and cycle.state is CycleState.EVALUATING and job and job.status is JobStatus.SUCCEEDED:
             golden, heldout = golden_ruling(job, policy), heldout_ruling(job)
+            locked = await self._why_locked(job)
         if cycle and cycle.state in {CycleState.SHADOWING, CycleState.CANARY}:
             judged = self._settings.alias(alias.name)
             shadow = await shadow_ruling(self._store, alias, cycle, judged, policy, now)
@@ -138,9 +139,15 @@ class Reconciler:
             watch = await watch_ruling(self._store, alias, cycle, self._settings, now)
         resident = bool(cycle and cycle.candidate and residency.everywhere(cycle.candidate))
         return steps.Observed(
-            alias, cycle, last, checks[0] if checks else None, job, resident, examples, today,
+            alias, cycle, last, checks[0] if checks else None, job, resident, locked, examples, today,
             golden, heldout, shadow, watch,
         )  # fmt: skip
+
+    async def _why_locked(self, job: Job) -> str | None:
+        made = job.result.get("adapter")
+        with contextlib.suppress(NotFound):
+            return (await self._store.adapter(str(made))).locked
+        return None
 
     async def _execute(self, seen: steps.Observed, action: steps.Action, lease: Lease) -> steps.Observed:
         """Carry out one action; return what is seen now, so that the next one starts from there."""
@@ -204,13 +211,16 @@ class Reconciler:
             case steps.NoteWait(reason):
                 cycle = await self._note(cycle, "waiting", {"reason": reason}, lease)
             case steps.Flip(candidate, reason):
-                alias = await store.promote(alias.name, candidate, actor=ACTOR, reason=reason, now=now, fence=lease)
+                alias = await store.promote(
+                    alias.name, candidate, actor=ACTOR, reason=reason, now=now,
+                    reverse_ratio=self._settings.promotion.watch_mirror_ratio, fence=lease,
+                )  # fmt: skip
                 reach(Failpoint.FLIPPED)
                 cycle = await store.advance(cycle, CycleState.WATCHING, reason=reason, now=now, fence=lease)
                 reach(Failpoint.WATCH_STARTED)
                 self._gauges.promoted(alias.name)
             case steps.RollBack(reason):
-                alias = await store.rollback(alias.name, actor=ACTOR, reason=reason, now=now, fence=lease)
+                alias = await store.rollback(alias.name, actor=ACTOR, reason=reason, now=now, lock=True, fence=lease)
                 reach(Failpoint.ROLLED_BACK)
                 alias = await store.set_health(
                     alias.name, failures=alias.failures + 1, latched=alias.latched, now=now, fence=lease

@@ -84,6 +84,8 @@ def _evaluating(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Acti
             return [Close(CycleState.FAILED, f"No {name} evidence, so nothing is promoted. {why}")]
         if gate.decision is Decision.REJECT:
             return [Close(CycleState.REJECTED, gate.reasons[0])]
+    if seen.locked is not None:
+        return [Close(CycleState.REJECTED, f"{candidate} was rolled back before and is locked out: {seen.locked}")]
     reasons = " ".join(gate.reasons[0] for gate in (seen.golden, seen.heldout) if gate)
     return [StartShadow(candidate, reasons)]
 

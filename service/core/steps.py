@@ -48,7 +48,8 @@ class PlanPolicy:
 class Observed:
     """One alias as the controller sees it now.
 
-    `resident` tells whether the open cycle's candidate is verified on every ready engine; `new_examples` how many
+    `resident` tells whether the open cycle's candidate is verified on every ready engine; `locked` why the adapter that
+    its job made was rolled back before; `new_examples` how many
     requests were labelled since the onset, while a cycle waits, and since the last cycle or promotion, while none is
     open; `opened_today` how many cycles were opened in the last 24 hours; `golden`, `heldout`, `shadow` and `watch` are
     the rulings on the evidence that the cycle's state asks for, None where it asks for none.
@@ -60,6 +61,7 @@ class Observed:
     drift: DriftCheck | None = None
     job: Job | None = None
     resident: bool = False
+    locked: str | None = None
     new_examples: int = 0
     opened_today: int = 0
     golden: Ruling | None = None

@@ -62,6 +62,7 @@ class Tally:
     recovered_s: list[float] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
+    slowest: tuple[float, str] = (0.0, "none")
 
     def __str__(self) -> str:
         times = sorted(self.recovered_s) or [0.0]
@@ -69,7 +70,8 @@ class Tally:
         whom = ", ".join(f"{victim} {n}" for victim, n in self.kills.most_common())
         return (
             f"{self.kills.total()} kills ({whom}), {len(self.violations)} violations, {len(self.missed)} not reached; "
-            f"sound again after {middle:.2f} s (median), {late:.2f} s (99%), {times[-1]:.2f} s (longest)"
+            f"sound again after {middle:.2f} s (median), {late:.2f} s (99%), {times[-1]:.2f} s (longest: "
+            f"{self.slowest[1]})"
         )
 
 
@@ -104,6 +106,7 @@ async def kill(world: World, one: Kill, tally: Tally, database: Database | None 
         tally.violations.append(f"{one}: {'; '.join(found)}")
     else:
         tally.recovered_s.append(time.time() - died)
+        tally.slowest = max(tally.slowest, (tally.recovered_s[-1], str(one)))
 
 
 async def judged(world: World, since: float) -> Sequence[str]:
