@@ -212,7 +212,7 @@ class PromotionSettings(Group):
 
 class ControllerSettings(Group):
     interval_s: Seconds = 0.5
-    lease_s: Seconds = 10.0
+    lease_s: Seconds = 5.0
     quality_window: int = Field(100, ge=1, description="labelled requests behind the served-quality metric")
 
 

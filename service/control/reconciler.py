@@ -37,7 +37,7 @@ from service.settings import Settings
 LEASE = "controller"
 ACTOR = "controller"
 
-SWEEP_EVERY_S = 5.0
+SWEEP_EVERY_S = 2.0
 
 
 class Reconciler:
