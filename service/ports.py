@@ -66,9 +66,16 @@ class Registry(Protocol):
         open cycle is proving it."""
 
     async def set_candidate(
-        self, alias: str, candidate: str | None, *, mirror_ratio: float, now: float, fence: Lease | None = None
+        self,
+        alias: str,
+        candidate: str | None,
+        *,
+        mirror_ratio: float,
+        now: float,
+        canary_ratio: float = 0.0,
+        fence: Lease | None = None,
     ) -> Alias:
-        """Put `candidate` in shadow at `mirror_ratio`, or clear it."""
+        """Put `candidate` in shadow at `mirror_ratio`, let it answer `canary_ratio` of the clients; or clear it."""
 
     async def promote(
         self,
@@ -138,6 +145,9 @@ class Traffic(Protocol):
     async def paired(self, alias: str, candidate: str, *, since: float, limit: int) -> Sequence[PairedReply]:
         """Requests after `since` that have a champion's reply, the candidate's shadow reply and feedback with a
         target or a rating, in order of time."""
+
+    async def failed(self, alias: str, adapter: str, *, since: float, limit: int) -> Sequence[bool]:
+        """Whether each request to the adapter after `since` ended in an error of the server's, in order of time."""
 
     async def capture(self, request_id: str) -> Labelled: ...
 

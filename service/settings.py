@@ -189,6 +189,11 @@ class PromotionSettings(Group):
     indifference: float = Field(
         0.02, ge=0, lt=1, description="a gain that is not worth a promotion; what is proven to bring less is rejected"
     )
+    canary: tuple[float, ...] = Field(
+        (), description="shares of the clients that the candidate answers, one after another, before all of them do"
+    )
+    canary_step_s: Seconds = 300.0
+    canary_min_labelled: int = Field(30, ge=1, description="labelled replies of the candidate that a step needs")
     watch_s: Seconds = 300.0
     watch_min_labelled: int = Field(30, ge=1)
     watch_mirror_ratio: Ratio = Field(
@@ -201,6 +206,13 @@ class PromotionSettings(Group):
         (), description="times (UTC) without promotions: 'Fri 16:00-Mon 08:00', or '22:00-06:00' for each day"
     )
     warm: bool = True
+
+    @field_validator("canary")
+    @classmethod
+    def _grow(cls, canary: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0.0 < share < 1.0 for share in canary) or list(canary) != sorted(set(canary)):
+            raise ValueError(f"{list(canary)} are no growing shares between 0 and 1; write [0.05, 0.25, 0.5], or []")
+        return canary
 
     @field_validator("freezes")
     @classmethod

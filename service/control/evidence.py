@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from service.core.canary import CanaryRule, Live, judge_canary
 from service.core.freeze import parse_freeze
 from service.core.names import BASE
 from service.core.promotion import (
@@ -37,7 +38,7 @@ def plan_policy(settings: Settings) -> PlanPolicy:
     return PlanPolicy(
         Mode(p.mode), p.cooldown_s, p.max_failures, r.stale_after_s, r.max_attempts, r.min_new_examples, r.max_wait_s,
         r.min_examples, r.every_s, r.every_labels, r.max_cycles_per_day, tuple(map(parse_freeze, p.freezes)),
-        r.start_timeout_s,
+        r.start_timeout_s, p.canary,
     )  # fmt: skip
 
 
@@ -64,6 +65,26 @@ async def shadow_ruling(
     replies = await traffic.paired(alias.name, cycle.candidate, since=cycle.state_since, limit=policy.max_pairs)
     pairs = [pair for pair in (_pair(reply, alias, judged) for reply in replies) if pair is not None]
     return judge_shadow(pairs, policy, elapsed_s=now - cycle.state_since)
+
+
+async def canary_ruling(traffic: Traffic, alias: Alias, cycle: Cycle, settings: Settings, now: float) -> Ruling | None:
+    """Both sides as clients met them since the step began; None before its share is in force."""
+    p, step = settings.promotion, cycle.evidence.get("canary", {})
+    since, share = _number(step.get("since")), _number(step.get("share"))
+    if since is None or cycle.candidate is None or share != alias.canary_ratio:
+        return None
+    champion = await _live(traffic, alias, alias.champion, settings, since)
+    candidate = await _live(traffic, alias, cycle.candidate, settings, since)
+    rule = CanaryRule(p.canary_step_s, p.canary_min_labelled, p.alpha)
+    return judge_canary(champion, candidate, rule, share=share, elapsed_s=now - since)
+
+
+async def _live(traffic: Traffic, alias: Alias, adapter: str, settings: Settings, since: float) -> Live:
+    limit, judged = settings.promotion.max_pairs, settings.alias(alias.name)
+    rows = await traffic.window(alias.name, since=since, limit=2 * limit, labelled_only=True)
+    scores = [label_score(row, judged) for row in rows if row.capture.adapter == adapter]
+    failed = await traffic.failed(alias.name, adapter, since=since, limit=limit)
+    return Live([score for score in scores if score is not None], failed)
 
 
 async def watch_ruling(traffic: Traffic, alias: Alias, cycle: Cycle, settings: Settings, now: float) -> Ruling:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.control.evidence import (
+    canary_ruling,
     golden_ruling,
     heldout_ruling,
     plan_policy,
@@ -121,7 +122,7 @@ class Reconciler:
         checks = await self._store.drift_checks(alias.name, limit=1)
         job = await self._store.job(cycle.job_id) if cycle and cycle.job_id else None
         policy, now = promotion_policy(self._settings), self._clock.now()
-        golden = heldout = shadow = watch = locked = None
+        golden = heldout = shadow = canary = watch = locked = None
         examples = today = 0
         if cycle is None:
             starting = plan_policy(self._settings)
@@ -132,7 +133,9 @@ class Reconciler:
         if cycle and cycle.state is CycleState.EVALUATING and job and job.status is JobStatus.SUCCEEDED:
             golden, heldout = golden_ruling(job, policy), heldout_ruling(job)
             locked = await self._why_locked(job)
-        if cycle and cycle.state in {CycleState.SHADOWING, CycleState.CANARY}:
+        if cycle and cycle.state is CycleState.CANARY:
+            canary = await canary_ruling(self._store, alias, cycle, self._settings, now)
+        if cycle and cycle.state is CycleState.SHADOWING:
             judged = self._settings.alias(alias.name)
             shadow = await shadow_ruling(self._store, alias, cycle, judged, policy, now)
         if cycle and cycle.state is CycleState.WATCHING:
@@ -140,7 +143,7 @@ class Reconciler:
         resident = bool(cycle and cycle.candidate and residency.everywhere(cycle.candidate))
         return steps.Observed(
             alias, cycle, last, checks[0] if checks else None, job, resident, locked, examples, today,
-            golden, heldout, shadow, watch,
+            golden, heldout, shadow, canary, watch,
         )  # fmt: skip
 
     async def _why_locked(self, job: Job) -> str | None:
@@ -208,6 +211,16 @@ class Reconciler:
                 reach(Failpoint.SHADOW_STARTED)
             case steps.NoteShadow(ruling):
                 cycle = await self._note(cycle, "shadow", shadow_evidence(ruling), lease)
+            case steps.NoteCanary(ruling):
+                step = cycle.evidence.get("canary", {})
+                cycle = await self._note(cycle, "canary", {**step, **shadow_evidence(ruling)}, lease)
+            case steps.SetCanary(step, share, reason):
+                told = {"step": step, "share": share, "since": now, "reason": reason}
+                cycle = await store.note_evidence(cycle, {"canary": told}, now=now, fence=lease)
+                alias = await store.set_candidate(
+                    alias.name, cycle.candidate, mirror_ratio=self._settings.mirror.ratio, canary_ratio=share, now=now,
+                    fence=lease,
+                )  # fmt: skip
             case steps.NoteWait(reason):
                 cycle = await self._note(cycle, "waiting", {"reason": reason}, lease)
             case steps.Flip(candidate, reason):
@@ -306,8 +319,9 @@ class Reconciler:
 
 def _verdict(cycle: Cycle) -> Mapping[str, Any]:
     """The comparison that a step out of the shadow rests on, for the audit log."""
-    proven = cycle.state in {CycleState.SHADOWING, CycleState.CANARY} and "shadow" in cycle.evidence
-    return {"shadow": cycle.evidence["shadow"]} if proven else {}
+    if cycle.state not in {CycleState.SHADOWING, CycleState.CANARY}:
+        return {}
+    return {key: cycle.evidence[key] for key in ("shadow", "canary") if key in cycle.evidence}
 
 
 def shadow_evidence(ruling: Ruling) -> Mapping[str, Any]:

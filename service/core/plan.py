@@ -16,6 +16,7 @@ from service.core.steps import (
     Close,
     Flip,
     Mode,
+    NoteCanary,
     NoteExamples,
     NoteShadow,
     NoteWait,
@@ -23,6 +24,7 @@ from service.core.steps import (
     PlanPolicy,
     RelaunchJob,
     RollBack,
+    SetCanary,
     StartJob,
     StartShadow,
 )
@@ -42,8 +44,10 @@ def plan(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Action]:
             return _training(seen.job, policy, now)
         case CycleState.EVALUATING:
             return _evaluating(seen, policy, now)
-        case CycleState.SHADOWING | CycleState.CANARY:
+        case CycleState.SHADOWING:
             return _shadowing(seen, policy, now)
+        case CycleState.CANARY:
+            return _canary(seen, seen.cycle, policy, now)
         case CycleState.PROMOTING:
             return _promoting(seen)
         case CycleState.WATCHING:
@@ -104,7 +108,34 @@ def _shadowing(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Actio
         return [note]
     if (freeze := in_freeze(policy.freezes, now)) is not None:
         return [note, NoteWait(f"Proven; it is promoted once the freeze {freeze} is over (promotion.freezes).")]
-    return [note, Advance(CycleState.PROMOTING, ruling.reasons[0])]
+    return [note, Advance(CycleState.CANARY if policy.canary else CycleState.PROMOTING, ruling.reasons[0])]
+
+
+def _canary(seen: Observed, cycle: Cycle, policy: PlanPolicy, now: float) -> Sequence[Action]:
+    """One share of the clients after another; each is guarded before the next."""
+    if not policy.canary:
+        return [Advance(CycleState.PROMOTING, "promotion.canary names no steps any more.")]
+    if not seen.resident:
+        return []
+    step = min(int(cycle.evidence.get("canary", {}).get("step", 0)), len(policy.canary) - 1)
+    if seen.alias.canary_ratio != policy.canary[step]:
+        return [_canary_step(step, policy, "The candidate meets its first clients.")]
+    ruling = seen.canary
+    if ruling is None:
+        return []
+    if ruling.decision is Decision.HOLD:
+        return [NoteCanary(ruling)]
+    if ruling.decision is Decision.REJECT:
+        return [NoteCanary(ruling), Close(CycleState.REJECTED, ruling.reasons[0])]
+    if step + 1 < len(policy.canary):
+        return [NoteCanary(ruling), _canary_step(step + 1, policy, ruling.reasons[0])]
+    if (freeze := in_freeze(policy.freezes, now)) is not None:
+        return [NoteWait(f"Proven; it is promoted once the freeze {freeze} is over (promotion.freezes).")]
+    return [NoteCanary(ruling), Advance(CycleState.PROMOTING, ruling.reasons[0])]
+
+
+def _canary_step(step: int, policy: PlanPolicy, reason: str) -> SetCanary:
+    return SetCanary(step, policy.canary[step], reason)
 
 
 def _promoting(seen: Observed) -> Sequence[Action]:

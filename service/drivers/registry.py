@@ -87,20 +87,22 @@ class SqlRegistry:
             )  # fmt: skip
 
     async def set_candidate(
-        self, alias: str, candidate: str | None, *, mirror_ratio: float, now: float, fence: Lease | None = None
-    ) -> Alias:
+        self, alias: str, candidate: str | None, *, mirror_ratio: float, now: float, canary_ratio: float = 0.0,
+        fence: Lease | None = None,
+    ) -> Alias:  # fmt: skip
         """What already is so stays as it is. NotFound for an adapter that nobody registered."""
-        ratio = mirror_ratio if candidate else 0.0
+        ratio, canary = (mirror_ratio, canary_ratio) if candidate else (0.0, 0.0)
         async with self._db.write(fence) as connection:
             current = await _locked(connection, alias)
-            if (current.candidate, current.mirror_ratio) == (candidate, ratio):
+            if (current.candidate, current.mirror_ratio, current.canary_ratio) == (candidate, ratio, canary):
                 return current
             await _check_adapter(connection, candidate)
             told = f"{candidate!r} answers {ratio:.0%} in shadow." if candidate else "No adapter is in shadow."
+            told += f" {canary:.0%} of the clients get its replies." if canary else ""
             return await _change(
                 connection, alias, "alias.candidate", actor=fence.name if fence else _SYSTEM, message=told, now=now,
-                evidence={"candidate": candidate, "mirror_ratio": ratio},
-                values={"candidate": candidate, "mirror_ratio": ratio, "canary_ratio": 0.0},
+                evidence={"candidate": candidate, "mirror_ratio": ratio, "canary_ratio": canary},
+                values={"candidate": candidate, "mirror_ratio": ratio, "canary_ratio": canary},
             )  # fmt: skip
 
     async def promote(

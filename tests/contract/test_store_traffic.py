@@ -162,3 +162,13 @@ async def test_a_nul_in_text_is_refused_or_kept_never_mangled(store: SqlStore, s
         odd = capture(1, prompt=odd.prompt)
     await store.add_captures([odd])
     assert (await store.capture("r1")).capture == odd
+
+
+async def test_failures_are_told_of_one_adapter_in_order(store: SqlStore) -> None:
+    failing = [
+        capture(i, adapter=NEW, status=502 if i % 3 == 0 else 200, error="x" if i % 3 == 0 else None)
+        for i in range(1, 7)
+    ]
+    await store.add_captures([*failing, capture(7), capture(8, status=499, adapter=NEW, error="gone")])
+    assert await store.failed("support", NEW, since=1.0, limit=9) == [False, True, False, False, True, False]
+    assert await store.failed("support", NEW, since=1.0, limit=2) == [False, True]

@@ -110,14 +110,17 @@ async def kill(world: World, one: Kill, tally: Tally, database: Database | None 
 
 
 async def judged(world: World, since: float) -> Sequence[str]:
-    """What does not hold even `RECOVERS_S` after `since` (Unix seconds); waits no longer than it must."""
-    last: Sequence[str] = ()
+    """What did not hold even `RECOVERS_S` after `since` (Unix seconds); waits no longer than it must."""
+    seen: dict[str, float] = {}
     while found := await faults(world, since):
-        last = found
+        seen |= dict.fromkeys(found, time.time() - since)
         if time.time() - since > RECOVERS_S:
-            return found
+            break
         await asyncio.sleep(0.05)
-    return last if time.time() - since > RECOVERS_S else ()
+    took_s = time.time() - since
+    if took_s <= RECOVERS_S:
+        return ()
+    return [f"{fault} (seen last after {at:.1f} s of {took_s:.1f})" for fault, at in seen.items()]
 
 
 async def _nudge(world: World, one: Kill) -> None:

@@ -330,6 +330,59 @@ async def test_a_champion_that_falls_behind_the_previous_one_on_the_same_request
     assert cycle.evidence["rollback"]["locked"] == NEW
 
 
+async def serve_clients(world: World, replies: int, candidate: str) -> None:
+    """Clients of both sides, the champion's always right."""
+    for i in range(replies):
+        world.clock.time += 0.01
+        for adapter, reply in (("base", "right"), (NEW, candidate)):
+            at, request_id = world.clock.time, f"{adapter}-{world.clock.time}-{i}"
+            await world.store.add_captures([capture(request_id, at, adapter, reply)])
+            await world.store.add_feedback([Feedback(f"f-{request_id}", request_id, at, expected="right")])
+
+
+CANARY = {"canary": (0.05, 0.5), "canary_step_s": 10.0, "canary_min_labelled": 10}
+
+
+async def to_canary(world: World) -> None:
+    with_settings(world, promotion=CANARY)
+    await to_shadow(world)
+    await world.shadow(60)
+    assert await world.tick() is CycleState.CANARY
+    await world.tick()
+    assert (await world.store.alias("support")).canary_ratio == 0.05
+
+
+async def test_clients_meet_the_candidate_in_growing_shares(world: World) -> None:
+    await to_canary(world)
+    await serve_clients(world, 12, "right")
+    world.controller = world.new_controller()  # another one goes on where it was
+    assert await world.tick(11.0) is CycleState.CANARY
+    assert (await world.store.alias("support")).canary_ratio == 0.5
+    assert await world.tick(11.0) is CycleState.CANARY  # what the first step showed does not count for the second
+    await serve_clients(world, 12, "right")
+    assert await world.tick() is CycleState.PROMOTING
+    assert await world.tick() is CycleState.WATCHING
+    alias = await world.store.alias("support")
+    assert (alias.champion, alias.canary_ratio) == (NEW, 0.0)
+
+
+async def test_a_candidate_that_clients_find_worse_is_taken_from_them(world: World) -> None:
+    await to_canary(world)
+    await serve_clients(world, 20, "broken")
+    assert await world.tick() is CycleState.REJECTED
+    alias = await world.store.alias("support")
+    assert (alias.champion, alias.candidate, alias.canary_ratio) == ("base", None, 0.0)
+    (event, *_) = await world.store.events(kinds=["cycle.rejected"])
+    assert "quality 0.0% is below the champion's 100.0%" in event.message
+
+
+async def test_a_step_that_was_cut_off_in_the_middle_is_taken_again(world: World) -> None:
+    await to_canary(world)
+    await world.store.set_candidate("support", NEW, mirror_ratio=0.5, now=world.clock.time)
+    await world.tick()
+    assert (await world.store.alias("support")).canary_ratio == 0.05
+
+
 async def test_what_was_rolled_back_is_refused_when_a_later_cycle_makes_it_again(world: World) -> None:
     await to_watching(world)
     await world.shadow(60, champion="broken")
