@@ -50,7 +50,7 @@ def golden_ruling(job: Job, policy: Policy) -> Ruling:
 def heldout_ruling(job: Job) -> Ruling:
     """A candidate that is worse than the champion on held-out requests does not reach live traffic."""
     found = _scores(job.result, "heldout", "all")
-    if found is None or found.n == 0 or not math.isfinite(found.champion) or not math.isfinite(found.candidate):
+    if found is None:
         return Ruling(Decision.HOLD, ("The held-out requests have not been evaluated.",))
     told = f"Held-out requests {found.champion:.1%} → {found.candidate:.1%} on {found.n}."
     return Ruling(Decision.REJECT if found.candidate < found.champion else Decision.PROMOTE, (told,))
@@ -126,10 +126,9 @@ def _pair(reply: PairedReply, alias: Alias, judged: AliasSettings) -> Pair | Non
     """Only a target can judge two replies; a rating belongs to the one that the user saw."""
     if reply.capture.adapter != alias.champion or reply.feedback.expected is None:
         return None
-    champion = score(judged.scorer, reply.capture.reply, reply.feedback.expected, None, judged.pattern)
-    failed = reply.shadow.status >= 400
-    candidate = (
-        0.0 if failed else score(judged.scorer, reply.shadow.reply, reply.feedback.expected, None, judged.pattern)
+    champion, candidate = (
+        score(judged.scorer, text, reply.feedback.expected, None, judged.pattern)
+        for text in (reply.capture.reply, reply.shadow.reply)
     )
     return None if champion is None or candidate is None else Pair(champion, candidate)
 
@@ -139,12 +138,14 @@ def _number(value: object) -> float | None:
 
 
 def _scores(result: Mapping[str, Any], *path: str) -> GoldenScores | None:
+    """Two means in 0..1 on at least one example; None for whatever else stands there."""
     found: Any = result.get("evaluation", {})
     for part in path:
         found = found.get(part) if isinstance(found, Mapping) else None
     if not isinstance(found, Mapping):
         return None
-    try:
-        return GoldenScores(float(found["champion"]), float(found["candidate"]), int(found["n"]))
-    except (KeyError, TypeError, ValueError):
+    champion, candidate, n = _number(found.get("champion")), _number(found.get("candidate")), found.get("n")
+    if champion is None or candidate is None or not isinstance(n, int) or n < 1:
         return None
+    are_shares = 0.0 <= champion <= 1.0 and 0.0 <= candidate <= 1.0
+    return GoldenScores(champion, candidate, n) if are_shares else None
