@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +15,11 @@ from retrain_jobs.examples import GoldenItem, read_golden
 from retrain_jobs.lease import JobStopped, Lease, hold
 from retrain_jobs.work import Made, Work
 from service.core.errors import ConfigError, StaleWrite, TrimtabError
-from service.core.names import BASE
+from service.core.names import BASE, adapter_name
 from service.core.records import Adapter, Job, JobPhase
-from service.drivers.adapter_files import register_adapter
+from service.drivers.adapter_files import adapter_digest, read_adapter, register_adapter
+from service.drivers.failpoints import Failpoint, reach
+from service.drivers.scratch import ADAPTER_NOTE, JOB, scratch
 from service.ports import Blobs, Store
 from service.settings import Settings
 
@@ -35,6 +36,7 @@ class _Progress:
     lease: Lease
 
     def __call__(self, phase: JobPhase, share: float, **detail: Any) -> None:
+        reach(Failpoint.JOB_REPORTED)
         start = SHARES[phase]
         end = min((other for other in SHARES.values() if other > start), default=1.0)
         self.lease.report(phase, start + share * (end - start), **detail)
@@ -78,12 +80,14 @@ async def run_job(
     async with hold(
         store, job_id, holder, heartbeat_s=knobs.heartbeat_s, stale_after_s=knobs.stale_after_s, clock=clock
     ) as lease:
+        reach(Failpoint.JOB_CLAIMED)
         try:
             return await _work(store, blobs, settings, lease, threads, clock)
         except JobStopped:
             raise
         except Exception as error:
             log.exception("job %s failed", job_id)
+            reach(Failpoint.JOB_FAILING)
             try:
                 await store.fail(job_id, holder, error=one_line(error), now=clock())
             except StaleWrite as lost:
@@ -117,17 +121,21 @@ async def _work(
     golden = read_golden(golden_path) if golden_path else ()
     dataset = await _read(store, spec, golden, options)
     require_enough(dataset, options)
+    reach(Failpoint.JOB_READ)
     log.info("dataset: %s", dataset.summary())
     await lease.send(store, now=clock())
     champion = None if spec.champion == BASE else await blobs.local(spec.champion)
-    with tempfile.TemporaryDirectory(prefix="trimtab-job-") as scratch:
-        work = Work(settings, spec.alias, lease.job.spec, dataset, golden, champion, options, Path(scratch), threads)
+    with scratch(settings.scratch_dir, JOB) as folder:
+        work = Work(settings, spec.alias, lease.job.spec, dataset, golden, champion, options, folder, threads)
         made = await asyncio.to_thread(_make, work, lease)
         await lease.send(store, now=clock())
+        await asyncio.to_thread(_note_name, folder, spec.alias, made.folder)
+        reach(Failpoint.JOB_MADE)
         adapter = await register_adapter(
             store, blobs, spec.alias, made.folder, settings.model, max_rank=settings.engine.max_lora_rank, now=clock(),
             cycle_id=lease.job.cycle_id, manifest=made.manifest,
         )  # fmt: skip
+        reach(Failpoint.JOB_REGISTERED)
     result = {
         "adapter": adapter.name,
         "digest": adapter.digest,
@@ -137,6 +145,7 @@ async def _work(
         "manifest": made.manifest,
     }
     await store.finish(lease.job.id, lease.holder, result=result, now=clock())
+    reach(Failpoint.JOB_FINISHED)
     return adapter
 
 
@@ -147,6 +156,11 @@ def _make(work: Work, lease: Lease) -> Made:
     from retrain_jobs.candidate import make
 
     return make(work, _Progress(lease), imported_s=time.monotonic() - began)
+
+
+def _note_name(folder: Path, alias: str, made: Path) -> None:
+    """Whoever clears up after a job that died before it registered the adapter finds its files by this."""
+    (folder / ADAPTER_NOTE).write_text(str(adapter_name(alias, adapter_digest(read_adapter(made)))), "utf-8")
 
 
 def _check(settings: Settings) -> None:

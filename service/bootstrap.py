@@ -17,6 +17,7 @@ from service.control.gauges import Gauges
 from service.control.launcher import KubernetesLauncher, Launcher, SubprocessLauncher
 from service.control.reconciler import Reconciler
 from service.control.residency import ResidencyKeeper
+from service.control.sweeper import Sweeper
 from service.core.errors import ConfigError
 from service.core.names import BASE
 from service.core.records import Adapter, Scope
@@ -144,8 +145,9 @@ async def run_controller(settings: Settings, config: Path | None) -> None:
             start_http_server(settings.server.controller_metrics_port, addr=host, registry=registry)
         engines = [VllmEngine(url, settings.engine_key) for url in settings.engine_urls]
         clock = SystemClock()
+        blobs = build_blobs(settings)
         keeper = ResidencyKeeper(
-            store, build_blobs(settings), engines, clock,
+            store, blobs, engines, clock,
             drain_s=settings.server.drain_s, warm=settings.promotion.warm,
         )  # fmt: skip
         launcher: Launcher
@@ -153,7 +155,8 @@ async def run_controller(settings: Settings, config: Path | None) -> None:
             launcher = KubernetesLauncher(settings)
         else:
             launcher = SubprocessLauncher(settings, config)
-        await Reconciler(store, settings, keeper, launcher, gauges, clock).run(stop)
+        sweeper = Sweeper(store, blobs, settings.scratch_dir)
+        await Reconciler(store, settings, keeper, launcher, gauges, clock, sweeper).run(stop)
 
 
 async def run_monitor_process(settings: Settings) -> None:

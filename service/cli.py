@@ -246,12 +246,13 @@ def promote(
     alias: str,
     adapter: str,
     reason: Reason = "asked for",
+    force: Annotated[bool, typer.Option("--force", help="Also one that was rolled back and is locked out.")] = False,
     config: Config = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
     """Make ADAPTER the champion of ALIAS."""
-    body = {"adapter": adapter, "reason": reason}
+    body = {"adapter": adapter, "reason": reason, "force": force}
     show(Api(_settings(config), url).post(f"/aliases/{alias}/promote", body), as_json)
 
 

@@ -67,22 +67,44 @@ class Registry(Protocol):
         open cycle is proving it."""
 
     async def set_candidate(
-        self, alias: str, candidate: str | None, *, mirror_ratio: float, now: float, fence: Lease | None = None
+        self,
+        alias: str,
+        candidate: str | None,
+        *,
+        mirror_ratio: float,
+        now: float,
+        canary_ratio: float = 0.0,
+        fence: Lease | None = None,
     ) -> Alias:
-        """Put `candidate` in shadow at `mirror_ratio`, or clear it."""
+        """Put `candidate` in shadow at `mirror_ratio`, let it answer `canary_ratio` of the clients; or clear it."""
 
     async def promote(
-        self, alias: str, adapter: str, *, actor: str, reason: str, now: float, fence: Lease | None = None
+        self,
+        alias: str,
+        adapter: str,
+        *,
+        actor: str,
+        reason: str,
+        now: float,
+        reverse_ratio: float = 0.0,
+        force: bool = False,
+        fence: Lease | None = None,
     ) -> Alias:
         """Flip: champion becomes previous, `adapter` champion, the candidate none, the reference starts anew.
 
+        With `reverse_ratio` the champion before answers that share in shadow from now on: it becomes the candidate.
+        LockedOut for an adapter that was rolled back, unless a person's `force` says so, which frees it.
         What is champion already stays so. With a fence (a controller promotes): Conflict unless `adapter` still is the
         candidate, for somebody may have rolled it back meanwhile.
         """
 
-    async def rollback(self, alias: str, *, actor: str, reason: str, now: float, fence: Lease | None = None) -> Alias:
+    async def rollback(
+        self, alias: str, *, actor: str, reason: str, now: float, lock: bool = False, fence: Lease | None = None
+    ) -> Alias:
         """Swap champion and previous, clear the candidate and end an open cycle as `rolled_back`, in one transaction.
 
+        `lock` locks out what was champion. LockedOut where the previous one is: no cycle is open, and it was left for
+        its faults.
         With an open cycle that has not promoted yet, only that cycle ends and the champion stays.
         Raises Conflict when there is neither an open cycle nor a previous adapter.
         """
@@ -131,6 +153,9 @@ class Traffic(Protocol):
     async def paired(self, alias: str, candidate: str, *, since: float, limit: int) -> Sequence[PairedReply]:
         """Requests after `since` that have a champion's reply, the candidate's shadow reply and feedback with a
         target or a rating, in order of time."""
+
+    async def failed(self, alias: str, adapter: str, *, since: float, limit: int) -> Sequence[bool]:
+        """Whether each request to the adapter after `since` ended in an error of the server's, in order of time."""
 
     async def capture(self, request_id: str) -> Labelled: ...
 
@@ -239,6 +264,9 @@ class Jobs(Protocol):
     async def enqueue(self, job: Job, *, fence: Lease | None = None) -> None:
         """The same id again is no change."""
 
+    async def requeue(self, job: Job, *, reason: str, actor: str, now: float, fence: Lease | None = None) -> Job:
+        """Free the job of a holder that is gone, with an event; Conflict when it has been heard of since `job`."""
+
     async def job(self, job_id: str) -> Job: ...
 
     async def jobs(self, alias: str | None = None, *, limit: int = 20) -> Sequence[Job]: ...
@@ -321,3 +349,6 @@ class Blobs(Protocol):
 
     async def local(self, prefix: str) -> str:
         """A local folder with the files of `prefix`, fetched if need be."""
+
+    async def tidy(self) -> None:
+        """Remove from this machine what writers that died have left half-done."""

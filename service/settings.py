@@ -219,6 +219,7 @@ class RetrainSettings(Group):
     nice: int = Field(10, ge=0, le=19)
     heartbeat_s: Seconds = 1.0
     stale_after_s: Seconds = 30.0
+    start_timeout_s: Seconds = Field(900.0, description="a job that nobody began by then has failed")
     max_attempts: int = Field(2, ge=1)
 
 
@@ -234,14 +235,30 @@ class PromotionSettings(Group):
     indifference: float = Field(
         0.02, ge=0, lt=1, description="a gain that is not worth a promotion; what is proven to bring less is rejected"
     )
+    canary: tuple[float, ...] = Field(
+        (), description="shares of the clients that the candidate answers, one after another, before all of them do"
+    )
+    canary_step_s: Seconds = 300.0
+    canary_min_labelled: int = Field(30, ge=1, description="labelled replies of the candidate that a step needs")
     watch_s: Seconds = 300.0
     watch_min_labelled: int = Field(30, ge=1)
+    watch_mirror_ratio: Ratio = Field(
+        0.1, description="share of requests that the previous champion answers in shadow while the new one is watched"
+    )
+    watch_margin: Ratio = Field(0.1, description="how far the new champion may stay behind its own score in shadow")
     cooldown_s: Seconds = Field(300.0, description="after a cycle ends, before drift may open the next")
     max_failures: int = Field(3, ge=1)
     freezes: tuple[str, ...] = Field(
         (), description="times (UTC) without promotions: 'Fri 16:00-Mon 08:00', or '22:00-06:00' for each day"
     )
     warm: bool = True
+
+    @field_validator("canary")
+    @classmethod
+    def _grow(cls, canary: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0.0 < share < 1.0 for share in canary) or list(canary) != sorted(set(canary)):
+            raise ValueError(f"{list(canary)} are no growing shares between 0 and 1; write [0.05, 0.25, 0.5], or []")
+        return canary
 
     @field_validator("freezes")
     @classmethod
@@ -253,7 +270,7 @@ class PromotionSettings(Group):
 
 class ControllerSettings(Group):
     interval_s: Seconds = 0.5
-    lease_s: Seconds = 10.0
+    lease_s: Seconds = 5.0
     quality_window: int = Field(100, ge=1, description="labelled requests behind the served-quality metric")
 
 
@@ -364,6 +381,10 @@ class Settings(BaseSettings):
     @property
     def engine_urls(self) -> tuple[str, ...]:
         return tuple(url.rstrip("/") for url in self.engines) or (f"http://127.0.0.1:{self.engine.port}",)
+
+    @property
+    def scratch_dir(self) -> Path:
+        return self.state_dir / "scratch"
 
     def alias(self, name: str) -> AliasSettings:
         return self.aliases.get(name, AliasSettings())

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -22,8 +23,11 @@ from service.processes import lower_priority
 _NICE = 5
 
 
-def main() -> None:
-    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
+def read_order(lines: BinaryIO) -> Order:
+    return msgspec.json.decode(lines.readline(), type=Order)
+
+
+def main(order: Order) -> None:
     logging.basicConfig(level=order.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     lower_priority(_NICE)
     asyncio.run(_ship(order))
@@ -53,4 +57,4 @@ def _tell(shipped: Shipped) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(read_order(sys.stdin.buffer))

@@ -8,9 +8,10 @@ import secrets
 from service.control.context import Control
 from service.control.views import missing_on
 from service.core.cycle import CycleState, Trigger
-from service.core.errors import Conflict
+from service.core.errors import Conflict, locked_out
 from service.core.names import BASE
 from service.core.records import Alias, Cycle
+from service.drivers.failpoints import Failpoint, reach
 from service.settings import PromotionMode
 
 _IN_PROOF = frozenset({CycleState.SHADOWING, CycleState.CANARY})
@@ -31,15 +32,23 @@ async def open_cycle_of(control: Control, alias: str) -> Cycle | None:
     return found[0] if found else None
 
 
-async def promote(control: Control, name: str, adapter: str, *, reason: str, actor: str) -> Alias:
-    """Flip the alias to `adapter`; an open cycle goes on to watching it, or ends if it was about another one."""
+async def promote(control: Control, name: str, adapter: str, *, reason: str, actor: str, force: bool = False) -> Alias:
+    """Flip the alias to `adapter`; an open cycle goes on to watching it, or ends if it was about another one.
+
+    `force` promotes what was rolled back before, too.
+    """
     store = control.store
     alias = await store.alias(name)
-    await _check_promotable(control, alias, adapter)
+    await _check_promotable(control, alias, adapter, force=force)
     cycle = await open_cycle_of(control, name)
     if cycle is not None:
         cycle = await _make_way(control, cycle, adapter, reason=reason, actor=actor)
-    alias = await store.promote(name, adapter, actor=actor, reason=reason, now=control.clock.now())
+    reach(Failpoint.PERSON_MADE_WAY)
+    ratio = control.settings.promotion.watch_mirror_ratio if cycle is not None else 0.0
+    alias = await store.promote(
+        name, adapter, actor=actor, reason=reason, now=control.clock.now(), reverse_ratio=ratio, force=force
+    )
+    reach(Failpoint.PERSON_FLIPPED)
     if cycle is not None:
         # The controller takes the same step when it sees the flip; whoever comes first does it.
         with contextlib.suppress(Conflict):
@@ -129,8 +138,10 @@ async def _check_belongs(control: Control, alias: Alias, adapter: str) -> None:
         raise Conflict(f"{adapter} was made for {found.alias!r}; upload it for {alias.name!r} to serve it there.")
 
 
-async def _check_promotable(control: Control, alias: Alias, adapter: str) -> None:
+async def _check_promotable(control: Control, alias: Alias, adapter: str, *, force: bool) -> None:
     await _check_belongs(control, alias, adapter)
+    if adapter != BASE and not force and (why := (await control.store.adapter(adapter)).locked) is not None:
+        raise locked_out(alias.name, adapter, why)
     engines = (await control.store.routing()).engines
     if not any(engine.ready for engine in engines):
         raise Conflict("No engine is ready, so nothing can be promoted; see /ready and the engine's log.")

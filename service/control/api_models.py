@@ -23,6 +23,7 @@ class NewAlias(Body):
 class Promote(Body):
     adapter: Name
     reason: Reason
+    force: bool = Field(False, description="also an adapter that was rolled back and is locked out")
 
 
 class Why(Body):

@@ -6,13 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from service.core.canary import CanaryRule, Live, judge_canary
 from service.core.freeze import parse_freeze
+from service.core.names import BASE
 from service.core.promotion import (
     Decision,
     GoldenScores,
     Pair,
+    Past,
     Policy,
     Ruling,
+    WatchRule,
     judge_golden,
     judge_shadow,
     judge_watch,
@@ -34,6 +38,7 @@ def plan_policy(settings: Settings) -> PlanPolicy:
     return PlanPolicy(
         Mode(p.mode), p.cooldown_s, p.max_failures, r.stale_after_s, r.max_attempts, r.min_new_examples, r.max_wait_s,
         r.min_examples, r.every_s, r.every_labels, r.max_cycles_per_day, tuple(map(parse_freeze, p.freezes)),
+        r.start_timeout_s, p.canary,
     )  # fmt: skip
 
 
@@ -45,7 +50,7 @@ def golden_ruling(job: Job, policy: Policy) -> Ruling:
 def heldout_ruling(job: Job) -> Ruling:
     """A candidate that is worse than the champion on held-out requests does not reach live traffic."""
     found = _scores(job.result, "heldout", "all")
-    if found is None or found.n == 0 or not math.isfinite(found.champion) or not math.isfinite(found.candidate):
+    if found is None:
         return Ruling(Decision.HOLD, ("The held-out requests have not been evaluated.",))
     told = f"Held-out requests {found.champion:.1%} → {found.candidate:.1%} on {found.n}."
     return Ruling(Decision.REJECT if found.candidate < found.champion else Decision.PROMOTE, (told,))
@@ -62,23 +67,40 @@ async def shadow_ruling(
     return judge_shadow(pairs, policy, elapsed_s=now - cycle.state_since)
 
 
+async def canary_ruling(traffic: Traffic, alias: Alias, cycle: Cycle, settings: Settings, now: float) -> Ruling | None:
+    """Both sides as clients met them since the step began; None before its share is in force."""
+    p, step = settings.promotion, cycle.evidence.get("canary", {})
+    since, share = _number(step.get("since")), _number(step.get("share"))
+    if since is None or cycle.candidate is None or share != alias.canary_ratio:
+        return None
+    champion = await _live(traffic, alias, alias.champion, settings, since)
+    candidate = await _live(traffic, alias, cycle.candidate, settings, since)
+    rule = CanaryRule(p.canary_step_s, p.canary_min_labelled, p.alpha)
+    return judge_canary(champion, candidate, rule, share=share, elapsed_s=now - since)
+
+
+async def _live(traffic: Traffic, alias: Alias, adapter: str, settings: Settings, since: float) -> Live:
+    limit, judged = settings.promotion.max_pairs, settings.alias(alias.name)
+    rows = await traffic.window(alias.name, since=since, limit=2 * limit, labelled_only=True)
+    scores = [label_score(row, judged) for row in rows if row.capture.adapter == adapter]
+    failed = await traffic.failed(alias.name, adapter, since=since, limit=limit)
+    return Live([score for score in scores if score is not None], failed)
+
+
 async def watch_ruling(traffic: Traffic, alias: Alias, cycle: Cycle, settings: Settings, now: float) -> Ruling:
-    """The new champion's quality since its promotion against the previous one's in the shadow comparison."""
-    p = settings.promotion
-    rows = await traffic.window(alias.name, since=cycle.state_since, limit=p.max_pairs, labelled_only=True, newest=True)
+    """The new champion since its promotion, against the previous one then and now, and against its own shadow."""
+    p, since = settings.promotion, cycle.state_since
     judged = settings.alias(alias.name)
+    rows = await traffic.window(alias.name, since=since, limit=p.max_pairs, labelled_only=True, newest=True)
     scores = [
         s for s in (label_score(row, judged) for row in rows if row.capture.adapter == alias.champion) if s is not None
     ]
-    baseline = cycle.evidence.get("shadow", {}).get("champion_mean")
-    return judge_watch(
-        scores,
-        baseline=float(baseline) if baseline is not None else 0.0,
-        policy=promotion_policy(settings),
-        min_labelled=p.watch_min_labelled,
-        elapsed_s=now - cycle.state_since,
-        watch_s=p.watch_s,
-    )
+    beside = await traffic.paired(alias.name, alias.previous or BASE, since=since, limit=p.max_pairs)
+    pairs = [pair for pair in (_pair(reply, alias, judged) for reply in beside) if pair is not None]
+    shadow = cycle.evidence.get("shadow", {})
+    past = Past(_number(shadow.get("champion_mean")) or 0.0, _number(shadow.get("candidate_mean")))
+    rule = WatchRule(p.watch_s, p.watch_min_labelled, p.watch_margin)
+    return judge_watch(scores, past, pairs, promotion_policy(settings), rule, elapsed_s=now - since)
 
 
 async def served_quality(traffic: Traffic, alias: Alias, settings: Settings) -> tuple[float | None, int]:
@@ -104,21 +126,26 @@ def _pair(reply: PairedReply, alias: Alias, judged: AliasSettings) -> Pair | Non
     """Only a target can judge two replies; a rating belongs to the one that the user saw."""
     if reply.capture.adapter != alias.champion or reply.feedback.expected is None:
         return None
-    champion = score(judged.scorer, reply.capture.reply, reply.feedback.expected, None, judged.pattern)
-    failed = reply.shadow.status >= 400
-    candidate = (
-        0.0 if failed else score(judged.scorer, reply.shadow.reply, reply.feedback.expected, None, judged.pattern)
+    champion, candidate = (
+        score(judged.scorer, text, reply.feedback.expected, None, judged.pattern)
+        for text in (reply.capture.reply, reply.shadow.reply)
     )
     return None if champion is None or candidate is None else Pair(champion, candidate)
 
 
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
 def _scores(result: Mapping[str, Any], *path: str) -> GoldenScores | None:
+    """Two means in 0..1 on at least one example; None for whatever else stands there."""
     found: Any = result.get("evaluation", {})
     for part in path:
         found = found.get(part) if isinstance(found, Mapping) else None
     if not isinstance(found, Mapping):
         return None
-    try:
-        return GoldenScores(float(found["champion"]), float(found["candidate"]), int(found["n"]))
-    except (KeyError, TypeError, ValueError):
+    champion, candidate, n = _number(found.get("champion")), _number(found.get("candidate")), found.get("n")
+    if champion is None or candidate is None or not isinstance(n, int) or n < 1:
         return None
+    are_shares = 0.0 <= champion <= 1.0 and 0.0 <= candidate <= 1.0
+    return GoldenScores(champion, candidate, n) if are_shares else None

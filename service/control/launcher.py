@@ -33,21 +33,24 @@ class SubprocessLauncher:
     def __init__(self, settings: Settings, config: Path | None) -> None:
         self._settings = settings
         self._config = config
-        self._children: list[Child] = []
+        self._children: dict[str, tuple[Child, int]] = {}
 
     async def launch(self, job: Job) -> None:
+        """Nothing is started while the process from before is still on its way to the job."""
+        before = self._children.get(job.id)
+        if before is not None and before[0].returncode is None and before[1] == job.attempts:
+            return
         argv = [sys.executable, "-m", "retrain_jobs", "--job", job.id]
         if self._config is not None:
             argv += ["--config", str(self._config)]
         log = self._settings.state_dir / "logs" / f"job-{job.id}.log"
         env = {"DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
-        self._children = [child for child in self._children if child.returncode is None]
-        self._children.append(
-            await Child.start(ChildSpec(f"job {job.id}", argv, log, env, self._settings.retrain.nice))
-        )
+        child = await Child.start(ChildSpec(f"job {job.id}", argv, log, env, self._settings.retrain.nice))
+        self._children = {of: one for of, one in self._children.items() if one[0].returncode is None}
+        self._children[job.id] = (child, job.attempts)
 
     async def stop(self) -> None:
-        for child in self._children:
+        for child, _ in self._children.values():
             await child.stop()
 
 

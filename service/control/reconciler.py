@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 import traceback
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from service.control.drift import newest_check
 from service.control.evidence import (
+    canary_ruling,
     golden_ruling,
     heldout_ruling,
     plan_policy,
@@ -22,18 +24,22 @@ from service.control.gauges import Gauges
 from service.control.launcher import Launcher
 from service.control.residency import Residency, ResidencyKeeper
 from service.control.starts import newly_labelled, opened_today
+from service.control.sweeper import Sweeper
 from service.core import steps
 from service.core.cycle import CycleState
-from service.core.errors import Conflict, StaleWrite, TrimtabError
+from service.core.errors import Conflict, NotFound, StaleWrite, TrimtabError
 from service.core.plan import plan
 from service.core.promotion import Ruling
 from service.core.records import Alias, Cycle, Job, JobStatus, Lease
+from service.drivers.failpoints import Failpoint, reach
 from service.ports import Clock, Store
 from service.processes import note
 from service.settings import Settings
 
 LEASE = "controller"
 ACTOR = "controller"
+
+SWEEP_EVERY_S = 2.0
 
 
 class Reconciler:
@@ -47,6 +53,7 @@ class Reconciler:
         launcher: Launcher,
         gauges: Gauges,
         clock: Clock,
+        sweeper: Sweeper | None = None,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -54,6 +61,8 @@ class Reconciler:
         self._launcher = launcher
         self._gauges = gauges
         self._clock = clock
+        self._sweeper = sweeper
+        self._swept_at = -math.inf
         self._holder = secrets.token_hex(8)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -78,12 +87,14 @@ class Reconciler:
         self._gauges.leader(lease is not None)
         if lease is None:
             return False
+        reach(Failpoint.LEASE_TAKEN)
         aliases = await self._store.aliases()
         cycles = await self._store.cycles(open_only=True)
         residency = await self._residency.converge(aliases, cycles, lease)
         self._gauges.engines(residency.engines)
         for alias in aliases:
             await self._step(alias, residency, lease)
+        await self._sweep()
         return True
 
     async def _step(self, alias: Alias, residency: Residency, lease: Lease) -> None:
@@ -92,11 +103,18 @@ class Reconciler:
         for action in plan(seen, plan_policy(self._settings), self._clock.now()):
             try:
                 seen = await self._execute(seen, action, lease)
+                reach(Failpoint.ACTION_DONE)
             except StaleWrite:
                 raise
             except Conflict as error:
                 note(f"{alias.name}: {error.message}")
                 return
+
+    async def _sweep(self) -> None:
+        now = self._clock.now()
+        if self._sweeper is not None and now - self._swept_at >= SWEEP_EVERY_S:
+            self._swept_at = now
+            await self._sweeper.sweep()
 
     async def _observe(self, alias: Alias, residency: Residency) -> steps.Observed:
         recent = await self._store.cycles(alias.name, limit=2)
@@ -105,7 +123,7 @@ class Reconciler:
         drift = await newest_check(self._store, self._settings, alias.name)
         job = await self._store.job(cycle.job_id) if cycle and cycle.job_id else None
         policy, now = promotion_policy(self._settings), self._clock.now()
-        golden = heldout = shadow = watch = None
+        golden = heldout = shadow = canary = watch = locked = None
         examples = today = 0
         if cycle is None:
             starting = plan_policy(self._settings)
@@ -115,16 +133,25 @@ class Reconciler:
             examples = await self._new_examples(alias, cycle)
         if cycle and cycle.state is CycleState.EVALUATING and job and job.status is JobStatus.SUCCEEDED:
             golden, heldout = golden_ruling(job, policy), heldout_ruling(job)
-        if cycle and cycle.state in {CycleState.SHADOWING, CycleState.CANARY}:
+            locked = await self._why_locked(job)
+        if cycle and cycle.state is CycleState.CANARY:
+            canary = await canary_ruling(self._store, alias, cycle, self._settings, now)
+        if cycle and cycle.state is CycleState.SHADOWING:
             judged = self._settings.alias(alias.name)
             shadow = await shadow_ruling(self._store, alias, cycle, judged, policy, now)
         if cycle and cycle.state is CycleState.WATCHING:
             watch = await watch_ruling(self._store, alias, cycle, self._settings, now)
         resident = bool(cycle and cycle.candidate and residency.everywhere(cycle.candidate))
         return steps.Observed(
-            alias, cycle, last, drift, job, resident, examples, today,
-            golden, heldout, shadow, watch,
+            alias, cycle, last, drift, job, resident, locked, examples, today,
+            golden, heldout, shadow, canary, watch,
         )  # fmt: skip
+
+    async def _why_locked(self, job: Job) -> str | None:
+        made = job.result.get("adapter")
+        with contextlib.suppress(NotFound):
+            return (await self._store.adapter(str(made))).locked
+        return None
 
     async def _execute(self, seen: steps.Observed, action: steps.Action, lease: Lease) -> steps.Observed:
         """Carry out one action; return what is seen now, so that the next one starts from there."""
@@ -141,8 +168,10 @@ class Reconciler:
                     actor=ACTOR,
                     fence=lease,
                 )
+                reach(Failpoint.CYCLE_OPENED)
             case steps.Latch(reason):
                 alias = await store.set_health(alias.name, failures=alias.failures, latched=True, now=now, fence=lease)
+                reach(Failpoint.LATCHED)
                 await store.add_event("latched", actor=ACTOR, message=reason, now=now, alias=alias.name, fence=lease)
             case _ if cycle is not None:
                 alias, cycle = await self._execute_in_cycle(alias, cycle, seen, action, lease)
@@ -160,16 +189,9 @@ class Reconciler:
             case steps.StartJob():
                 cycle = await self._start_job(alias, cycle, lease)
             case steps.RelaunchJob(reason) if seen.job is not None:
-                await store.add_event(
-                    "job_relaunched",
-                    actor=ACTOR,
-                    message=reason,
-                    now=now,
-                    alias=alias.name,
-                    cycle_id=cycle.id,
-                    fence=lease,
-                )
-                await self._launcher.launch(seen.job)
+                job = await store.requeue(seen.job, reason=reason, actor=ACTOR, now=now, fence=lease)
+                reach(Failpoint.RELAUNCH_TOLD)
+                await self._launcher.launch(job)
             case steps.Advance(to, reason):
                 cycle = await store.advance(cycle, to, reason=reason, now=now, evidence=_verdict(cycle), fence=lease)
             case steps.StartShadow(candidate, reason):
@@ -177,6 +199,7 @@ class Reconciler:
                 alias = await store.set_candidate(
                     alias.name, candidate, mirror_ratio=self._settings.mirror.ratio, now=now, fence=lease
                 )
+                reach(Failpoint.CANDIDATE_SET)
                 cycle = await store.advance(
                     cycle,
                     CycleState.SHADOWING,
@@ -186,16 +209,33 @@ class Reconciler:
                     candidate=candidate,
                     fence=lease,
                 )
+                reach(Failpoint.SHADOW_STARTED)
             case steps.NoteShadow(ruling):
                 cycle = await self._note(cycle, "shadow", shadow_evidence(ruling), lease)
+            case steps.NoteCanary(ruling):
+                step = cycle.evidence.get("canary", {})
+                cycle = await self._note(cycle, "canary", {**step, **shadow_evidence(ruling)}, lease)
+            case steps.SetCanary(step, share, reason):
+                told = {"step": step, "share": share, "since": now, "reason": reason}
+                cycle = await store.note_evidence(cycle, {"canary": told}, now=now, fence=lease)
+                alias = await store.set_candidate(
+                    alias.name, cycle.candidate, mirror_ratio=self._settings.mirror.ratio, canary_ratio=share, now=now,
+                    fence=lease,
+                )  # fmt: skip
             case steps.NoteWait(reason):
                 cycle = await self._note(cycle, "waiting", {"reason": reason}, lease)
             case steps.Flip(candidate, reason):
-                alias = await store.promote(alias.name, candidate, actor=ACTOR, reason=reason, now=now, fence=lease)
+                alias = await store.promote(
+                    alias.name, candidate, actor=ACTOR, reason=reason, now=now,
+                    reverse_ratio=self._settings.promotion.watch_mirror_ratio, fence=lease,
+                )  # fmt: skip
+                reach(Failpoint.FLIPPED)
                 cycle = await store.advance(cycle, CycleState.WATCHING, reason=reason, now=now, fence=lease)
+                reach(Failpoint.WATCH_STARTED)
                 self._gauges.promoted(alias.name)
             case steps.RollBack(reason):
-                alias = await store.rollback(alias.name, actor=ACTOR, reason=reason, now=now, fence=lease)
+                alias = await store.rollback(alias.name, actor=ACTOR, reason=reason, now=now, lock=True, fence=lease)
+                reach(Failpoint.ROLLED_BACK)
                 alias = await store.set_health(
                     alias.name, failures=alias.failures + 1, latched=alias.latched, now=now, fence=lease
                 )
@@ -214,10 +254,13 @@ class Reconciler:
             created_at=now, updated_at=now, spec=await self._job_spec(alias, cycle),
         )  # fmt: skip
         await self._store.enqueue(job, fence=lease)
+        reach(Failpoint.JOB_QUEUED)
         cycle = await self._store.advance(
             cycle, CycleState.TRAINING, reason="A retraining job was queued.", now=now, job_id=job.id, fence=lease
         )
+        reach(Failpoint.JOB_NAMED)
         await self._launcher.launch(job)
+        reach(Failpoint.JOB_LAUNCHED)
         return cycle
 
     async def _job_spec(self, alias: Alias, cycle: Cycle) -> Mapping[str, Any]:
@@ -264,7 +307,9 @@ class Reconciler:
         now = self._clock.now()
         if alias.candidate is not None:
             alias = await self._store.set_candidate(alias.name, None, mirror_ratio=0.0, now=now, fence=lease)
+            reach(Failpoint.CANDIDATE_CLEARED)
         cycle = await self._store.advance(cycle, to, reason=reason, now=now, evidence=_verdict(cycle), fence=lease)
+        reach(Failpoint.CYCLE_CLOSED)
         if to is not CycleState.DONE:
             alias = await self._store.set_health(
                 alias.name, failures=alias.failures + 1, latched=alias.latched, now=now, fence=lease
@@ -275,8 +320,9 @@ class Reconciler:
 
 def _verdict(cycle: Cycle) -> Mapping[str, Any]:
     """The comparison that a step out of the shadow rests on, for the audit log."""
-    proven = cycle.state in {CycleState.SHADOWING, CycleState.CANARY} and "shadow" in cycle.evidence
-    return {"shadow": cycle.evidence["shadow"]} if proven else {}
+    if cycle.state not in {CycleState.SHADOWING, CycleState.CANARY}:
+        return {}
+    return {key: cycle.evidence[key] for key in ("shadow", "canary") if key in cycle.evidence}
 
 
 def shadow_evidence(ruling: Ruling) -> Mapping[str, Any]:

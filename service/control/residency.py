@@ -11,6 +11,7 @@ from service.core.errors import BadAdapter, TrimtabError
 from service.core.plan import desired_adapters, load_order, removable
 from service.core.records import Adapter, Alias, Cycle, EngineView, Lease
 from service.drivers.adapter_files import adapter_digest
+from service.drivers.failpoints import Failpoint, reach
 from service.ports import Blobs, Clock, Engine, Registry
 from service.processes import note
 
@@ -54,6 +55,7 @@ class ResidencyKeeper:
         desired = desired_adapters(aliases, cycles)
         views = await asyncio.gather(*(self._converge_engine(engine, desired, aliases) for engine in self._engines))
         self._forget(desired, views)
+        reach(Failpoint.ENGINES_SEEN)
         await self._registry.report_engines(views, fence=lease)
         return Residency(tuple(views))
 
@@ -69,6 +71,7 @@ class ResidencyKeeper:
             leaving = removable(resident, desired, self._undesired_since, now=now, drain_s=self._drain_s)
             for name in leaving & self._leaving.get(engine.url, frozenset()):
                 await engine.unload(name)
+                reach(Failpoint.ENGINE_UNLOADED)
             self._leaving[engine.url] = leaving
         except TrimtabError as error:
             self._tell(engine.url, error.message)
@@ -78,8 +81,10 @@ class ResidencyKeeper:
     async def _load(self, engine: Engine, name: str) -> bool:
         try:
             await engine.load(name, await self._verified_path(await self._registry.adapter(name)))
+            reach(Failpoint.ENGINE_LOADED)
             if self._warm:
                 await engine.warm(name)
+            reach(Failpoint.ENGINE_WARMED)
         except TrimtabError as error:
             self._tell(f"{engine.url} {name}", error.message)
             return False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import tempfile
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -17,6 +16,7 @@ from service.control.views import View, adapter_view, plain
 from service.core.errors import BadAdapter, BadRequest
 from service.core.names import check_alias
 from service.core.records import Adapter
+from service.drivers.scratch import scratch
 
 FILES = frozenset({"adapter_config.json", "adapter_model.safetensors"})
 
@@ -87,12 +87,10 @@ async def _from_form(control: Control, request: Request) -> Adapter:
         if {file.filename for file in files} != FILES or len(files) != len(FILES):
             raise BadAdapter(f"Send exactly these files as 'files': {', '.join(sorted(FILES))}.", param="files")
         name = (await control.store.alias(check_alias(alias))).name
-        parent = control.settings.state_dir / "uploads"
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=parent) as folder:
+        with scratch(control.settings.scratch_dir, "upload-") as folder:
             for file in files:
-                await asyncio.to_thread(_copy, file, Path(folder) / str(file.filename))
-            return await control.add_adapter(name, Path(folder))
+                await asyncio.to_thread(_copy, file, folder / str(file.filename))
+            return await control.add_adapter(name, folder)
 
 
 def _copy(file: UploadFile, target: Path) -> None:

@@ -59,7 +59,8 @@ def alias_routes(control: Control) -> APIRouter:
     async def promote(name: str, body: Promote, request: Request) -> View:
         """Serve `adapter` (or `base`) from now on; it must be resident on every ready engine."""
         actor = request.state.actor
-        return await view(await actions.promote(control, name, body.adapter, reason=body.reason, actor=actor))
+        promoted = await actions.promote(control, name, body.adapter, reason=body.reason, actor=actor, force=body.force)
+        return await view(promoted)
 
     @routes.post("/{name}/rollback")
     async def rollback(name: str, body: Why, request: Request) -> View:

@@ -71,6 +71,7 @@ def adapter_view(adapter: Adapter, engines: Sequence[EngineView]) -> View:
         "size_bytes": adapter.size_bytes,
         "created_at": adapter.created_at,
         "cycle_id": adapter.cycle_id,
+        "locked": adapter.locked,
         "resident": ready > 0 and not missing,
         "engines_holding": ready - len(missing),
         "engines_ready": ready,

@@ -8,6 +8,7 @@ TrimtabError
 ├── NotFound              404  no such alias, adapter, cycle, request
 ├── Conflict              409  the state does not allow it now
 │   ├── IllegalTransition      the cycle table has no such step
+│   ├── LockedOut              the adapter was rolled back before
 │   └── StaleWrite             another controller holds the lease
 ├── TooLarge              413  the body is over its limit
 ├── Overloaded            429  the queue is full: retry later
@@ -75,6 +76,10 @@ class IllegalTransition(Conflict):
     code = "illegal_transition"
 
 
+class LockedOut(Conflict):
+    code = "adapter_locked"
+
+
 class StaleWrite(Conflict):
     code = "stale_write"
 
@@ -101,3 +106,11 @@ class DeadlineExceeded(TrimtabError):
 
 class ConfigError(TrimtabError):
     code = "config_error"
+
+
+def locked_out(alias: str, adapter: str, why: str) -> LockedOut:
+    """The refusal of an adapter that was rolled back."""
+    return LockedOut(
+        f"{adapter!r} was rolled back and is locked out: {why} Promote another one, or insist with "
+        f"`trimtab promote {alias} {adapter} --force`."
+    )

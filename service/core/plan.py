@@ -16,6 +16,7 @@ from service.core.steps import (
     Close,
     Flip,
     Mode,
+    NoteCanary,
     NoteExamples,
     NoteShadow,
     NoteWait,
@@ -23,6 +24,7 @@ from service.core.steps import (
     PlanPolicy,
     RelaunchJob,
     RollBack,
+    SetCanary,
     StartJob,
     StartShadow,
 )
@@ -42,8 +44,10 @@ def plan(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Action]:
             return _training(seen.job, policy, now)
         case CycleState.EVALUATING:
             return _evaluating(seen, policy, now)
-        case CycleState.SHADOWING | CycleState.CANARY:
+        case CycleState.SHADOWING:
             return _shadowing(seen, policy, now)
+        case CycleState.CANARY:
+            return _canary(seen, seen.cycle, policy, now)
         case CycleState.PROMOTING:
             return _promoting(seen)
         case CycleState.WATCHING:
@@ -84,6 +88,8 @@ def _evaluating(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Acti
             return [Close(CycleState.FAILED, f"No {name} evidence, so nothing is promoted. {why}")]
         if gate.decision is Decision.REJECT:
             return [Close(CycleState.REJECTED, gate.reasons[0])]
+    if seen.locked is not None:
+        return [Close(CycleState.REJECTED, f"{candidate} was rolled back before and is locked out: {seen.locked}")]
     reasons = " ".join(gate.reasons[0] for gate in (seen.golden, seen.heldout) if gate)
     return [StartShadow(candidate, reasons)]
 
@@ -102,7 +108,34 @@ def _shadowing(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Actio
         return [note]
     if (freeze := in_freeze(policy.freezes, now)) is not None:
         return [note, NoteWait(f"Proven; it is promoted once the freeze {freeze} is over (promotion.freezes).")]
-    return [note, Advance(CycleState.PROMOTING, ruling.reasons[0])]
+    return [note, Advance(CycleState.CANARY if policy.canary else CycleState.PROMOTING, ruling.reasons[0])]
+
+
+def _canary(seen: Observed, cycle: Cycle, policy: PlanPolicy, now: float) -> Sequence[Action]:
+    """One share of the clients after another; each is guarded before the next."""
+    if not policy.canary:
+        return [Advance(CycleState.PROMOTING, "promotion.canary names no steps any more.")]
+    if not seen.resident:
+        return []
+    step = min(int(cycle.evidence.get("canary", {}).get("step", 0)), len(policy.canary) - 1)
+    if seen.alias.canary_ratio != policy.canary[step]:
+        return [_canary_step(step, policy, "The candidate meets its first clients.")]
+    ruling = seen.canary
+    if ruling is None:
+        return []
+    if ruling.decision is Decision.HOLD:
+        return [NoteCanary(ruling)]
+    if ruling.decision is Decision.REJECT:
+        return [NoteCanary(ruling), Close(CycleState.REJECTED, ruling.reasons[0])]
+    if step + 1 < len(policy.canary):
+        return [NoteCanary(ruling), _canary_step(step + 1, policy, ruling.reasons[0])]
+    if (freeze := in_freeze(policy.freezes, now)) is not None:
+        return [NoteWait(f"Proven; it is promoted once the freeze {freeze} is over (promotion.freezes).")]
+    return [NoteCanary(ruling), Advance(CycleState.PROMOTING, ruling.reasons[0])]
+
+
+def _canary_step(step: int, policy: PlanPolicy, reason: str) -> SetCanary:
+    return SetCanary(step, policy.canary[step], reason)
 
 
 def _promoting(seen: Observed) -> Sequence[Action]:
@@ -135,6 +168,10 @@ def _ended_badly(job: Job | None, policy: PlanPolicy, now: float) -> Sequence[Ac
         return [Close(CycleState.FAILED, job.error or f"The job was {job.status}.")]
     if job.status is JobStatus.SUCCEEDED:
         return None
+    queued_s = now - job.queued_at if job.status is JobStatus.QUEUED else 0.0
+    if queued_s > policy.start_timeout_s:
+        waited = f"Nobody began the job within {queued_s:.0f} s (retrain.start_timeout_s)"
+        return [Close(CycleState.FAILED, f"{waited}; see its log, or for a Kubernetes Job its events.")]
     silent_s = now - max(job.updated_at, job.heartbeat_at or 0.0)
     if silent_s <= policy.stale_after_s:
         return None

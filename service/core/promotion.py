@@ -67,6 +67,28 @@ class GoldenScores:
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """Mean scores (0..1) in the shadow comparison: of the champion then, and of the one that took its place."""
+
+    previous: float
+    own: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WatchRule:
+    """How long a new champion is watched, and on how many labels at least.
+
+    `margin` is how far it may stay behind its own mean in shadow; `min_pairs` is from how many pairs on those with the
+    previous champion excuse it.
+    """
+
+    watch_s: float
+    min_labelled: int
+    margin: float = 0.1
+    min_pairs: int = 10
+
+
+@dataclass(frozen=True, slots=True)
 class Ruling:
     """A decision with its reasons and the numbers behind it. `evidence` reaches `needed` when the case is proven."""
 
@@ -147,32 +169,45 @@ def judge_shadow(pairs: Sequence[Pair], policy: Policy, *, elapsed_s: float) -> 
 
 
 def judge_watch(
-    scores: Sequence[float], *, baseline: float, policy: Policy, min_labelled: int, elapsed_s: float, watch_s: float
+    scores: Sequence[float], past: Past, pairs: Sequence[Pair], policy: Policy, rule: WatchRule, *, elapsed_s: float
 ) -> Ruling:
     """After a promotion: REJECT means roll back, PROMOTE means the watch is over, HOLD means go on watching.
 
+    Two things are proven by betting: that the new champion is worse than the one before it, by its mean then and by
+    pairs since (the mean of two e-values is one); and that it stays behind what it showed itself in shadow, which
+    counts unless the pairs speak for it: the traffic may have become harder for both.
+
     Args:
         scores: the new champion's scores on labelled requests since it was promoted, each in 0..1.
-        baseline: the champion's mean score while it was still the previous one (0..1).
+        pairs: those of them that the previous one answered too, in shadow; `candidate` is the previous one's score.
     """
     needed = 1.0 / policy.alpha
     clean = [s for s in scores if math.isfinite(s)]
+    sound = [p for p in pairs if math.isfinite(p.champion) and math.isfinite(p.candidate)]
     n = len(clean)
     mean = math.fsum(clean) / n if n else None
-    worse = e_value([baseline - s for s in clean]) if n else 1.0
+    gains = [p.candidate - p.champion for p in sound]
+    against_before = [e_value([past.previous - s for s in clean])] if n else []
+    against_before += [e_value(gains)] if gains else []
+    worse = math.fsum(against_before) / len(against_before) if against_before else 1.0
+    holds_beside = len(sound) >= rule.min_pairs and math.fsum(gains) < 0.0
+    floor = past.own - rule.margin if past.own is not None and not holds_beside else -math.inf
+    short = e_value([max(-1.0, floor - s) for s in clean]) if n and math.isfinite(floor) else 1.0
+    beside = f"; {len(sound)} pairs with the previous one" if sound else ""
 
     def ruling(decision: Decision, reason: str) -> Ruling:
-        return Ruling(decision, (reason,), n, baseline, mean, worse, needed)
+        return Ruling(decision, (f"{reason}{beside}.",), n, past.previous, mean, max(worse, short), needed)
 
-    if n >= min_labelled and worse >= needed:
-        return ruling(
-            Decision.REJECT, f"Quality {mean:.1%} on {n} labelled requests is below the previous {baseline:.1%}."
-        )
-    if n < min_labelled and elapsed_s >= _WATCH_PATIENCE * watch_s:
-        return ruling(Decision.PROMOTE, f"The watch ended with only {n} labelled requests: too few to fault it.")
-    if elapsed_s < watch_s or n < min_labelled:
-        return ruling(Decision.HOLD, f"Watched for {elapsed_s:.0f} of {watch_s:.0f} s, {n} labelled requests.")
-    return ruling(Decision.PROMOTE, f"Quality {mean:.1%} on {n} labelled requests holds against {baseline:.1%}.")
+    told = f"Quality {mean:.1%} on {n} labelled requests" if mean is not None else "No labelled request"
+    if n >= rule.min_labelled and worse >= needed:
+        return ruling(Decision.REJECT, f"{told} is below the previous {past.previous:.1%}: evidence {worse:.1f}")
+    if n >= rule.min_labelled and short >= needed:
+        return ruling(Decision.REJECT, f"{told} is below its own {past.own:.1%} in shadow: evidence {short:.1f}")
+    if n < rule.min_labelled and elapsed_s >= _WATCH_PATIENCE * rule.watch_s:
+        return ruling(Decision.PROMOTE, f"The watch ended with only {n} labelled requests: too few to fault it")
+    if elapsed_s < rule.watch_s or n < rule.min_labelled:
+        return ruling(Decision.HOLD, f"Watched for {elapsed_s:.0f} of {rule.watch_s:.0f} s, {n} labelled requests")
+    return ruling(Decision.PROMOTE, f"{told} holds against {past.previous:.1%}")
 
 
 def worst(rulings: Sequence[Ruling]) -> Decision:

@@ -56,7 +56,10 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """An immutable LoRA delta. `name` is `alias@12hex` of `digest`; `uri` is its key prefix in the adapter store."""
+    """An immutable LoRA delta. `name` is `alias@12hex` of `digest`, and its prefix in the adapter store.
+
+    `locked` tells why it was rolled back: it is not promoted again unless a person insists.
+    """
 
     name: str
     alias: str
@@ -67,6 +70,7 @@ class Adapter:
     created_at: float
     cycle_id: str | None = None
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    locked: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +275,11 @@ class Job:
     spec: Mapping[str, Any] = field(default_factory=dict)
     result: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
+
+    @property
+    def queued_at(self) -> float:
+        """Since when a queued job has waited for a process: it may have had one before."""
+        return float(self.detail.get("queued_at", self.created_at))
 
 
 @dataclass(frozen=True, slots=True)

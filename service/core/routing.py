@@ -40,7 +40,8 @@ class Target:
 def resolve(table: RoutingTable, model: str, sticky_key: str) -> Target:
     """Route a request for `model`.
 
-    `sticky_key` (a user, else the request id) decides the canary, so that one user always meets one adapter.
+    `sticky_key` (a user, else the conversation) decides the canary, so that nobody meets two adapters in turn; where no
+    engine holds the candidate, the champion answers.
 
     Raises:
         NotFound: `model` is no alias, adapter or base model.
@@ -49,7 +50,11 @@ def resolve(table: RoutingTable, model: str, sticky_key: str) -> Target:
     alias = table.aliases.get(model)
     if alias is not None:
         adapter = alias.champion
-        if alias.candidate and in_share(sticky_key, alias.canary_ratio, salt=alias.candidate):
+        if (
+            alias.candidate
+            and in_share(sticky_key, alias.canary_ratio, salt=alias.candidate)
+            and holders(table, alias.candidate)
+        ):
             adapter = alias.candidate
         return _target(table, alias.name, adapter, alias.candidate, alias.mirror_ratio)
     if model in table.adapters:

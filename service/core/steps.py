@@ -41,16 +41,19 @@ class PlanPolicy:
     labels: int | None = None
     max_cycles_per_day: int = 24
     freezes: Sequence[Freeze] = ()
+    start_timeout_s: float = 900.0
+    canary: Sequence[float] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
     """One alias as the controller sees it now.
 
-    `resident` tells whether the open cycle's candidate is verified on every ready engine; `new_examples` how many
+    `resident` tells whether the open cycle's candidate is verified on every ready engine; `locked` why the adapter that
+    its job made was rolled back before; `new_examples` how many
     requests were labelled since the onset, while a cycle waits, and since the last cycle or promotion, while none is
-    open; `opened_today` how many cycles were opened in the last 24 hours; `golden`, `heldout`, `shadow` and `watch` are
-    the rulings on the evidence that the cycle's state asks for, None where it asks for none.
+    open; `opened_today` how many cycles were opened in the last 24 hours; `golden`, `heldout`, `shadow`, `canary` and
+    `watch` are the rulings on the evidence that the cycle's state asks for, None where it asks for none.
     """
 
     alias: Alias
@@ -59,11 +62,13 @@ class Observed:
     drift: DriftCheck | None = None
     job: Job | None = None
     resident: bool = False
+    locked: str | None = None
     new_examples: int = 0
     opened_today: int = 0
     golden: Ruling | None = None
     heldout: Ruling | None = None
     shadow: Ruling | None = None
+    canary: Ruling | None = None
     watch: Ruling | None = None
 
 
@@ -114,6 +119,22 @@ class NoteShadow:
 
 
 @dataclass(frozen=True, slots=True)
+class SetCanary:
+    """Let the candidate answer this share of the clients; `step` counts from 0."""
+
+    step: int
+    share: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoteCanary:
+    """Keep the guards' latest ruling with the cycle."""
+
+    ruling: Ruling
+
+
+@dataclass(frozen=True, slots=True)
 class NoteWait:
     """Tell people what a proven candidate still waits for."""
 
@@ -152,6 +173,8 @@ Action = (
     | Advance
     | StartShadow
     | NoteShadow
+    | SetCanary
+    | NoteCanary
     | NoteWait
     | Flip
     | RollBack

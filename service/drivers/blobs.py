@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
-import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -24,9 +22,12 @@ from obstore.exceptions import BaseError
 from obstore.store import MemoryStore, from_url
 
 from service.core.errors import BadRequest, ConfigError, Conflict, NotFound, TrimtabError, Unavailable
+from service.drivers.failpoints import Failpoint, reach
+from service.drivers.scratch import clear_abandoned, scratch
 from service.ports import Blobs
 
 MARKER = "_complete"
+_DRAFT = ".draft-"
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+=-]{0,254}")
 _DIGESTS = msgspec.json.Decoder(dict[str, str])
@@ -84,6 +85,9 @@ class FolderBlobs:
             raise _missing(prefix)
         return str(folder.absolute())
 
+    async def tidy(self) -> None:
+        await asyncio.to_thread(clear_abandoned, self._root, _DRAFT)
+
     def _folder(self, prefix: str) -> Path:
         return self._root / _check_prefix(prefix)
 
@@ -92,12 +96,11 @@ class FolderBlobs:
             _check_same(folder.name, {name: (folder / name).read_bytes() for name in _file_names(folder)}, files)
             return
         folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._draft()
-        draft.mkdir()
-        try:
+        with scratch(self._root, _DRAFT) as draft:
             for name, content in files.items():
                 _write_through(draft / name, content)
             _sync_folder(draft)
+            reach(Failpoint.DRAFT_WRITTEN)
             try:
                 draft.rename(folder)
             except OSError:
@@ -105,17 +108,13 @@ class FolderBlobs:
                     raise
                 self._put(folder, files)  # Another process was first.
             _sync_folder(folder.parent)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+        reach(Failpoint.DRAFT_PLACED)
 
     def _delete(self, folder: Path) -> None:
         if folder.exists():
-            draft = self._draft()
-            folder.rename(draft)
-            shutil.rmtree(draft)
-
-    def _draft(self) -> Path:
-        return self._root / f".draft-{uuid.uuid4().hex}"
+            with scratch(self._root, _DRAFT) as draft:
+                folder.rename(draft / "deleted")
+                reach(Failpoint.FILES_HIDDEN)
 
 
 class ObjectBlobs:
@@ -168,6 +167,9 @@ class ObjectBlobs:
                 raise _missing(prefix)
             await self._cache.put(prefix, files)
         return await self._cache.local(prefix)
+
+    async def tidy(self) -> None:
+        await self._cache.tidy()
 
     async def _digests(self, prefix: str) -> dict[str, str]:
         try:

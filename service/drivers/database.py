@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from service.core.errors import BadRequest, ConfigError, StaleWrite, TrimtabError, Unavailable
 from service.core.records import Lease
 from service.drivers.bulk import BulkInsert
+from service.drivers.failpoints import Failpoint, reach
 from service.drivers.schema import leases
 
 SQLITE = "sqlite+aiosqlite"
@@ -156,7 +157,10 @@ class Database:
             async with self._turn, self._writer.begin() as connection:
                 if fence is not None:
                     await _check_fence(connection, fence)
+                reach(Failpoint.STORE_BEGUN)
                 yield connection
+                reach(Failpoint.STORE_WRITTEN)
+            reach(Failpoint.STORE_COMMITTED)
 
     def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
         """An INSERT that knows ON CONFLICT."""

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.core.errors import Conflict, NotFound, StaleWrite
 from service.core.records import Job, JobPhase, JobStatus, Lease
+from service.drivers.audit import record_event
 from service.drivers.database import Database
 from service.drivers.schema import cycles, jobs, record_values
 
@@ -28,6 +29,25 @@ class SqlJobs:
             if cycle.one_or_none() is None:
                 raise NotFound(f"There is no cycle {job.cycle_id!r} for the job {job.id!r}; open the cycle first.")
             await self._db.add(connection, jobs, record_values(jobs, job))
+
+    async def requeue(self, job: Job, *, reason: str, actor: str, now: float, fence: Lease | None = None) -> Job:
+        as_seen = and_(jobs.c.id == job.id, jobs.c.status == job.status, jobs.c.updated_at == job.updated_at)
+        waiting = {"queued_at": job.queued_at if job.status is JobStatus.QUEUED else now}
+        freed = (
+            update(jobs)
+            .where(as_seen, jobs.c.status.in_(_UNFINISHED))
+            .values(status=JobStatus.QUEUED, holder=None, heartbeat_at=None, updated_at=now, detail=waiting)
+            .returning(jobs)
+        )
+        async with self._db.write(fence) as connection:
+            row = (await connection.execute(freed)).one_or_none()
+            if row is None:
+                raise Conflict(f"The job {job.id!r} has been heard of again, so it is not started anew.")
+            await record_event(
+                connection, "job_relaunched", actor=actor, message=reason, now=now, alias=job.alias,
+                cycle_id=job.cycle_id, evidence={"attempts": job.attempts, "was": job.status},
+            )  # fmt: skip
+            return Job(**row._asdict())
 
     async def job(self, job_id: str) -> Job:
         async with self._db.read() as connection:

@@ -9,7 +9,7 @@ from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.core.cycle import CycleState
-from service.core.errors import Conflict, NotFound
+from service.core.errors import Conflict, LockedOut, NotFound, locked_out
 from service.core.names import BASE, check_alias
 from service.core.records import Adapter, Alias, Cycle, EngineView, Lease
 from service.core.routing import RoutingTable
@@ -87,25 +87,28 @@ class SqlRegistry:
             )  # fmt: skip
 
     async def set_candidate(
-        self, alias: str, candidate: str | None, *, mirror_ratio: float, now: float, fence: Lease | None = None
-    ) -> Alias:
+        self, alias: str, candidate: str | None, *, mirror_ratio: float, now: float, canary_ratio: float = 0.0,
+        fence: Lease | None = None,
+    ) -> Alias:  # fmt: skip
         """What already is so stays as it is. NotFound for an adapter that nobody registered."""
-        ratio = mirror_ratio if candidate else 0.0
+        ratio, canary = (mirror_ratio, canary_ratio) if candidate else (0.0, 0.0)
         async with self._db.write(fence) as connection:
             current = await _locked(connection, alias)
-            if (current.candidate, current.mirror_ratio) == (candidate, ratio):
+            if (current.candidate, current.mirror_ratio, current.canary_ratio) == (candidate, ratio, canary):
                 return current
             await _check_adapter(connection, candidate)
             told = f"{candidate!r} answers {ratio:.0%} in shadow." if candidate else "No adapter is in shadow."
+            told += f" {canary:.0%} of the clients get its replies." if canary else ""
             return await _change(
                 connection, alias, "alias.candidate", actor=fence.name if fence else _SYSTEM, message=told, now=now,
-                evidence={"candidate": candidate, "mirror_ratio": ratio},
-                values={"candidate": candidate, "mirror_ratio": ratio, "canary_ratio": 0.0},
+                evidence={"candidate": candidate, "mirror_ratio": ratio, "canary_ratio": canary},
+                values={"candidate": candidate, "mirror_ratio": ratio, "canary_ratio": canary},
             )  # fmt: skip
 
     async def promote(
-        self, alias: str, adapter: str, *, actor: str, reason: str, now: float, fence: Lease | None = None
-    ) -> Alias:
+        self, alias: str, adapter: str, *, actor: str, reason: str, now: float, reverse_ratio: float = 0.0,
+        force: bool = False, fence: Lease | None = None,
+    ) -> Alias:  # fmt: skip
         """What already is champion stays so, without a new version.
 
         Raises Conflict, where a controller promotes (`fence` is given), for what is no longer the candidate:
@@ -120,19 +123,26 @@ class SqlRegistry:
                     f"{adapter!r} is not the candidate of {alias!r} any more ({current.candidate!r} is); "
                     "start a new cycle, or promote it by hand."
                 )
-            await _check_adapter(connection, adapter)
+            if (why := await _why_locked(connection, adapter)) is not None:
+                if not force:
+                    raise locked_out(alias, adapter, why)
+                await _set_lock(connection, adapter, None)
             cycle = await open_cycle_of(connection, alias)
+            reverse = current.champion if reverse_ratio > 0.0 else None
+            evidence = {"champion": adapter, "previous": current.champion}
             return await _change(
                 connection, alias, "alias.promoted", actor=actor, message=reason, now=now,
-                evidence={"champion": adapter, "previous": current.champion},
+                evidence=evidence | ({"forced": why} if why else {}),
                 cycle_id=cycle.id if cycle and cycle.candidate == adapter else None,
                 values={
-                    "champion": adapter, "previous": current.champion, "candidate": None, "mirror_ratio": 0.0,
-                    "canary_ratio": 0.0, "reference_since": now, "failures": 0,
+                    "champion": adapter, "previous": current.champion, "candidate": reverse,
+                    "mirror_ratio": reverse_ratio, "canary_ratio": 0.0, "reference_since": now, "failures": 0,
                 },
             )  # fmt: skip
 
-    async def rollback(self, alias: str, *, actor: str, reason: str, now: float, fence: Lease | None = None) -> Alias:
+    async def rollback(
+        self, alias: str, *, actor: str, reason: str, now: float, lock: bool = False, fence: Lease | None = None
+    ) -> Alias:
         async with self._db.write(fence) as connection:
             current = await _locked(connection, alias)
             cycle = await open_cycle_of(connection, alias)
@@ -140,8 +150,16 @@ class SqlRegistry:
                 raise Conflict(f"{alias!r} has neither an open cycle nor a previous adapter to roll back to.")
             values: dict[str, Any] = {"candidate": None, "mirror_ratio": 0.0, "canary_ratio": 0.0}
             if current.previous is not None and _has_promoted(cycle, current):
+                if (why := await _why_locked(connection, current.previous)) is not None:
+                    raise LockedOut(
+                        f"{alias!r} came back from {current.previous!r}, which is locked out: {why} "
+                        "Promote another one."
+                    )
                 values |= {"champion": current.previous, "previous": current.champion, "reference_since": now}
             evidence = {"from": current.champion, "to": values.get("champion", current.champion)}
+            if lock and "champion" in values and current.champion != BASE:
+                await _set_lock(connection, current.champion, reason)
+                evidence["locked"] = current.champion
             if cycle is not None:
                 await move_cycle(
                     connection, cycle, CycleState.ROLLED_BACK, reason=reason, now=now, actor=actor,
@@ -229,6 +247,15 @@ async def _adapter(connection: AsyncConnection, name: str, *, lock: bool = False
 async def _check_adapter(connection: AsyncConnection, name: str | None) -> None:
     if name is not None and name != BASE:
         await _adapter(connection, name, keep=True)
+
+
+async def _why_locked(connection: AsyncConnection, name: str) -> str | None:
+    """Why the adapter is locked out; None where it is not, and for the base. NotFound for what nobody registered."""
+    return None if name == BASE else (await _adapter(connection, name, keep=True)).locked
+
+
+async def _set_lock(connection: AsyncConnection, name: str, why: str | None) -> None:
+    await connection.execute(update(adapters).where(adapters.c.name == name).values(locked=why))
 
 
 async def _user(connection: AsyncConnection, adapter: str) -> str | None:

@@ -79,6 +79,7 @@ adapters = Table(
     Column("created_at", Double, nullable=False),
     Column("cycle_id", String),
     Column("manifest", JSON, nullable=False),
+    Column("locked", Text),
     CheckConstraint("rank > 0", name="ck_adapters_rank"),
 )
 

@@ -18,9 +18,11 @@ from service.core.errors import NotFound
 from service.core.records import Capture, Feedback, Labelled, PairedReply, ShadowReply
 from service.drivers import schema
 from service.drivers.database import Database, parse_url
+from service.drivers.failpoints import Failpoint, reach
 from service.drivers.schema import capture_tags, captures, feedback, shadow_replies
 
 _BATCH = 500
+_SERVER_ERROR = 500
 _CAPTURE = [column for column in captures.columns if column.name not in ("feedback_id", "labelled")]
 _FEEDBACK = list(feedback.columns)
 _SHADOW = list(shadow_replies.columns)
@@ -36,6 +38,7 @@ class SqlTraffic:
         await self._add(schema.captures, _CAPTURE, captures)
         if tags := [one for capture in captures for one in _tagged(capture)]:
             await self._add(capture_tags, list(capture_tags.columns), tags)
+        reach(Failpoint.CAPTURES_ADDED)
         await self._join_feedback([capture.request_id for capture in captures])
 
     async def add_shadow_replies(self, replies: Sequence[ShadowReply]) -> None:
@@ -96,6 +99,16 @@ class SqlTraffic:
         async with self._db.read() as connection:
             rows = (await connection.execute(query)).all()
         return [PairedReply(_capture(row), _feedback(row), _shadow(row)) for row in rows]
+
+    async def failed(self, alias: str, adapter: str, *, since: float, limit: int) -> Sequence[bool]:
+        query = (
+            select(captures.c.status >= _SERVER_ERROR)
+            .where(captures.c.alias == alias, captures.c.at > since, captures.c.adapter == adapter)
+            .order_by(captures.c.at, captures.c.request_id)
+            .limit(limit)
+        )
+        async with self._db.read() as connection:
+            return [bool(found) for found in (await connection.execute(query)).scalars()]
 
     async def capture(self, request_id: str) -> Labelled:
         async with self._db.read() as connection:

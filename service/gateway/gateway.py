@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from service.core.errors import Unavailable
 from service.core.records import Capture, Key, Scope
 from service.core.routing import RoutingTable
+from service.drivers.failpoints import Failpoint, reach
 from service.gateway.admission import Admission
 from service.gateway.capture import Outbox
 from service.gateway.embedders import Embedders
@@ -126,8 +127,10 @@ class Gateway:
     async def refresh(self) -> None:
         """Read the routing table now: what a flip in this process calls, so that the next request sees it."""
         table = await self._load_routing()
+        reach(Failpoint.TABLE_READ)
         before = self._routes.table
         if self._routes.swap(table, self._clock.now()):
+            reach(Failpoint.TABLE_SWAPPED)
             for engine in table.engines:
                 self._metrics.engine_up.labels(engine.url).set(engine.ready)
             for url in {e.url for e in before.engines} - {e.url for e in table.engines} if before else ():

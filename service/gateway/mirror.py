@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from service.core.errors import BadRequest, TrimtabError
+from service.core.names import BASE
 from service.core.records import ShadowReply
 from service.core.routing import Target, holders
 from service.core.sampling import in_share
@@ -175,6 +176,13 @@ class Mirror:
             return None
         return self._routes.pick([e.url for e in holders(table, job.candidate)], now)
 
+    def _served_name(self, candidate: str, engine: str) -> str:
+        """The engine's word for it: after a promotion the base may answer in shadow, as what was champion before."""
+        table = self._routes.table
+        if candidate != BASE or table is None:
+            return candidate
+        return next((view.base_model for view in table.engines if view.url == engine), candidate)
+
     def _use(self, engine: str, now: float) -> EngineUse:
         candidates = [shadow.job.candidate for shadow in self._running if shadow.engine == engine]
         occupancy = self._occupancy
@@ -223,7 +231,7 @@ class Mirror:
         )
 
     async def _reply(self, job: Job, engine: str) -> Said:
-        body = job.ask.shadow_body(job.candidate)
+        body = job.ask.shadow_body(self._served_name(job.candidate, engine))
         if engine not in self._without_priority:
             try:
                 return await self._post(job, engine, with_fields(body, {"priority": SHADOW_PRIORITY}))

@@ -151,7 +151,10 @@ class Proxy:
             raise Unavailable(
                 "The routing table has not been read from the store yet; retry shortly.", retry_after_s=1.0
             )
-        return resolve(table, ask.model, ask.user or exchange.request_id)
+        alias = table.aliases.get(ask.model)
+        has_canary = alias is not None and alias.canary_ratio > 0.0
+        sticky = ask.user or (ask.conversation().hex() if has_canary else exchange.request_id)
+        return resolve(table, ask.model, sticky)
 
     async def _serve(self, exchange: Exchange, guard: Guard, send: Send) -> None:
         ask, target = exchange.ask, exchange.target

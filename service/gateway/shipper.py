@@ -17,6 +17,7 @@ import msgspec
 
 from service.core.errors import BadRequest, TrimtabError, Unavailable
 from service.core.records import Capture, Feedback, ShadowReply
+from service.drivers.failpoints import Failpoint, reach
 from service.gateway.spool import abandoned, bury, closed_segments, folders, read_lines
 from service.ports import Traffic
 
@@ -33,7 +34,7 @@ _BATCH = 500
 _PATIENCE = 5
 """After so many failures in a row that do not say 'away', the batch itself is suspected."""
 
-_TAKE_OVER_EVERY_S = 30.0
+_TAKE_OVER_EVERY_S = 2.0
 _LAST_S = 5.0
 _MAX_PAUSE_S = 5.0
 
@@ -90,7 +91,9 @@ class Shipper:
                 if self._failures == 1:
                     _log.warning("captures wait in the spool, the store refused them: %s", error)
                 return False
+            reach(Failpoint.SHIPPED)
             segment.unlink(missing_ok=True)
+            reach(Failpoint.SHIPPED_DELETED)
             self._buried.clear()
             self._failures = 0
         return True
@@ -102,6 +105,7 @@ class Shipper:
                 continue
             with abandoned(folder) as gone:
                 if gone and await self.ship(folder):
+                    reach(Failpoint.TAKEN_OVER)
                     shutil.rmtree(folder, ignore_errors=True)
 
     async def _ship_lines(self, lines: Sequence[bytes]) -> None:

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+from service.drivers.failpoints import Failpoint, reach
+
 LOCK = "lock"
 DEAD_LETTERS = "dead-letters.jsonl"
 _OPEN = ".open"
@@ -40,12 +42,9 @@ class Spool:
         self._lock_fd = -1
 
     def start(self) -> None:
-        # Locked under a hidden name first: nobody may take over a folder whose owner is just starting.
-        hidden = self.folder.with_name(f".{self.folder.name}")
-        hidden.mkdir(parents=True)
-        self._lock_fd = os.open(hidden / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
-        hidden.rename(self.folder)
+        while not self._began():
+            pass
+        _clear(self._root)
         self.tend()
 
     def append(self, lines: bytes) -> None:
@@ -58,6 +57,7 @@ class Spool:
         try:
             while view:
                 view = view[os.write(self._open_fd, view) :]
+            reach(Failpoint.SPOOL_APPENDED)
             os.fdatasync(self._open_fd)
         except OSError:
             os.ftruncate(self._open_fd, self._open_bytes)
@@ -73,6 +73,7 @@ class Spool:
             return
         self._open_path.rename(self._open_path.with_suffix(_CLOSED))
         os.close(self._open_fd)
+        reach(Failpoint.SPOOL_SEALED)
         self._open_fd, self._open_bytes = None, 0
 
     def tend(self) -> None:
@@ -88,11 +89,29 @@ class Spool:
             shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self._lock_fd)
 
+    def _began(self) -> bool:
+        """Make our folder, locked under a hidden name first: nobody may take one that is just being made for a dead
+        one's. False where somebody did so before the lock was ours."""
+        hidden = self.folder.with_name(f".{self.folder.name}")
+        hidden.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock_fd = os.open(hidden / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        except FileNotFoundError:
+            return False
+        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        reach(Failpoint.SPOOL_LOCKED)
+        try:
+            hidden.rename(self.folder)
+        except FileNotFoundError:
+            os.close(self._lock_fd)
+            return False
+        return True
+
 
 def folders(root: Path) -> list[Path]:
-    """Of the processes that write or have written below `root`."""
+    """Of the processes that write or have written below `root`, hidden ones of those that are just starting too."""
     with contextlib.suppress(FileNotFoundError):
-        return sorted(Path(entry) for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(Path(entry) for entry in os.scandir(root) if entry.is_dir())
     return []
 
 
@@ -112,7 +131,7 @@ def read_lines(segment: Path) -> list[bytes]:
 def abandoned(folder: Path) -> Iterator[bool]:
     """Whether the folder's owner is gone; if so the folder is ours within the block, with all its segments closed."""
     try:
-        lock = os.open(folder / LOCK, os.O_RDWR)
+        lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     except FileNotFoundError:  # another process has just removed it
         yield False
         return
@@ -127,6 +146,14 @@ def abandoned(folder: Path) -> Iterator[bool]:
         yield True
     finally:
         os.close(lock)
+
+
+def _clear(root: Path) -> None:
+    """Remove folders in which dead processes left nothing to ship."""
+    for folder in folders(root):
+        with abandoned(folder) as gone:
+            if gone and not closed_segments(folder):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def bury(root: Path, line: bytes, reason: str) -> None:

@@ -61,9 +61,9 @@ def fresh_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], st
     """Makes a store with the schema and no rows; the one before is gone."""
     if request.param == "sqlite":
         migrated: Path = request.getfixturevalue("migrated_sqlite")
-        return lambda: _copied(migrated, tmp_path / "trimtab.db")
+        return lambda: copied(migrated, tmp_path / "trimtab.db")
     url: str = request.getfixturevalue("migrated_postgres")
-    return lambda: _emptied(url)
+    return lambda: emptied(url)
 
 
 @pytest.fixture
@@ -72,14 +72,16 @@ def store_url(fresh_url: Callable[[], str]) -> str:
     return fresh_url()
 
 
-def _copied(migrated: Path, path: Path) -> str:
+def copied(migrated: Path, path: Path) -> str:
+    """A store of its own in the file `path`."""
     for side in ("", "-wal", "-shm"):
         path.with_name(path.name + side).unlink(missing_ok=True)
     shutil.copy(migrated, path)
     return f"sqlite+aiosqlite:///{path}"
 
 
-def _emptied(url: str) -> str:
+def emptied(url: str) -> str:
+    """The same store with the schema and no rows."""
     engine = sa.create_engine(url)
     with engine.begin() as connection:
         names = ", ".join(table.name for table in metadata.sorted_tables if table is not audit_head)

@@ -31,8 +31,8 @@ UNUSED = "support@" + "d" * 12
 Dump = Callable[[], list[list[str]]]
 
 READS = {
-    "alias", "aliases", "adapter", "adapters", "routing", "window", "paired", "capture", "count", "cycle", "cycles",
-    "events", "verify_audit", "drift_checks", "job", "jobs", "keys", "secret", "ping", "close",
+    "alias", "aliases", "adapter", "adapters", "routing", "window", "paired", "failed", "capture", "count", "cycle",
+    "cycles", "events", "verify_audit", "drift_checks", "job", "jobs", "keys", "secret", "ping", "close",
 }  # fmt: skip
 OTHERS = {
     "acquire": "takes the lease itself",
@@ -77,6 +77,7 @@ def calls(cycle: Cycle, fence: Lease | None) -> dict[str, Callable[[SqlStore], A
         "note_evidence": lambda s: s.note_evidence(cycle, {"x": 1}, now=9.0, fence=fence),
         "add_event": lambda s: s.add_event("x", actor="x", message="x", now=9.0, fence=fence),
         "enqueue": lambda s: s.enqueue(job, fence=fence),
+        "requeue": lambda s: s.requeue(job, reason="x", actor="x", now=9.5, fence=fence),
         "advance": lambda s: s.advance(cycle, CycleState.TRAINING, reason="x", now=9.0, fence=fence),
         "remove_adapter": lambda s: s.remove_adapter(UNUSED, actor="x", reason="x", now=9.0, fence=fence),
         "promote": lambda s: s.promote("support", NEW, actor="x", reason="x", now=9.0, fence=fence),
@@ -269,6 +270,6 @@ async def test_whoever_is_overtaken_before_any_write_of_a_cycle_is_refused_and_t
         return (await world.store.alias("support")).latched
 
     await rivals.until(latched)
-    assert rivals.refused == FENCED - {"remove_adapter"}  # what people do
+    assert rivals.refused == FENCED - {"remove_adapter", "requeue"}  # what people do; no job dies here
     assert len(await world.store.cycles("support")) == 1
     assert (await world.store.verify_audit()).fault is None

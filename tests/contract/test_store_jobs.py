@@ -104,3 +104,16 @@ async def test_a_job_fails_by_its_holder_or_by_the_controller(store: SqlStore) -
     await store.enqueue(job("j2"))
     await store.fail("j2", None, error="the process is gone", now=13.0)
     assert (await store.job("j2")).status is JobStatus.FAILED
+
+
+async def test_a_job_whose_process_is_gone_is_queued_again_once(store: SqlStore) -> None:
+    await queued(store)
+    seen = await store.claim("j1", "old", now=11.0, stale_after_s=30.0)
+    freed = await store.requeue(seen, reason="silent", actor="controller", now=50.0)
+    assert (freed.status, freed.holder, freed.attempts, freed.updated_at) == (JobStatus.QUEUED, None, 1, 50.0)
+    with pytest.raises(Conflict, match="heard of again"):
+        await store.requeue(seen, reason="silent", actor="controller", now=51.0)
+    with pytest.raises(StaleWrite):
+        await store.report("j1", "old", phase=JobPhase.TRAINING, progress=0.1, detail={}, now=52.0)
+    assert (await store.claim("j1", "new", now=52.0, stale_after_s=30.0)).attempts == 2
+    assert [event.kind for event in await store.events(kinds=["job_relaunched"])] == ["job_relaunched"]

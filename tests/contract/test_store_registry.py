@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from service.core.cycle import CycleState, Trigger
-from service.core.errors import BadRequest, Conflict, NotFound, StaleWrite
+from service.core.errors import BadRequest, Conflict, LockedOut, NotFound, StaleWrite
 from service.core.names import BASE
 from service.core.records import Adapter, Alias, EngineView, Job, JobStatus, Lease
 from service.drivers.store import SqlStore
@@ -282,3 +282,44 @@ async def test_routing_is_the_registry_in_one_snapshot(store: SqlStore) -> None:
     assert (await store.routing()).engines == (gone,)
     await store.report_engines([])
     assert (await store.routing()).engines == ()
+
+
+async def test_what_is_locked_out_comes_back_only_by_force(store: SqlStore) -> None:
+    await set_up(store)
+    await store.promote("support", OLD, actor="ada", reason="good", now=2.0)
+    await store.promote("support", NEW, actor="ada", reason="better?", now=3.0)
+    back = await store.rollback("support", actor="controller", reason="It was not.", now=4.0, lock=True)
+    assert (back.champion, back.previous) == (OLD, NEW)
+    assert (await store.adapter(NEW)).locked == "It was not."
+    events = await store.events()
+    assert events[0].evidence["locked"] == NEW
+    with pytest.raises(LockedOut, match=r"It was not\..*--force"):
+        await store.promote("support", NEW, actor="ada", reason="again", now=5.0)
+    with pytest.raises(LockedOut, match="came back from"):
+        await store.rollback("support", actor="ada", reason="again", now=5.0)
+    await store.add_adapter(adapter(NEW, created_at=2.0))  # made anew, it is the same
+    assert (await store.adapter(NEW)).locked == "It was not."
+    assert await store.events() == events
+    forth = await store.promote("support", NEW, actor="ada", reason="I insist", now=6.0, force=True)
+    assert (forth.champion, (await store.adapter(NEW)).locked) == (NEW, None)
+    assert (await store.events())[0].evidence["forced"] == "It was not."
+    assert (await store.verify_audit()).fault is None
+
+
+async def test_a_person_who_rolls_back_locks_nothing_out_nor_does_a_cycle_that_had_not_promoted(
+    store: SqlStore,
+) -> None:
+    await set_up(store)
+    await store.promote("support", NEW, actor="ada", reason="good", now=3.0)
+    await cycle_in(store, CycleState.SHADOWING)
+    await store.rollback("support", actor="controller", reason="x", now=4.0, lock=True)
+    await store.rollback("support", actor="ada", reason="x", now=5.0)
+    assert (await store.adapter(NEW)).locked is None
+
+
+async def test_the_champion_before_goes_on_in_shadow_where_that_is_asked_for(store: SqlStore) -> None:
+    await set_up(store)
+    await store.set_candidate("support", NEW, mirror_ratio=0.5, now=2.0)
+    flipped = await store.promote("support", NEW, actor="c", reason="x", now=3.0, reverse_ratio=0.2)
+    assert (flipped.champion, flipped.candidate, flipped.mirror_ratio) == (NEW, BASE, 0.2)
+    assert (await store.rollback("support", actor="c", reason="x", now=4.0)).candidate is None

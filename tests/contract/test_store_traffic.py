@@ -181,3 +181,13 @@ async def test_a_slice_is_read_by_its_tag(store: SqlStore) -> None:
     assert await store.tags("support", "tier", limit=2) == ["tier=", "tier=a=b"]
     assert await store.tags("support", "absent", limit=9) == []
     assert await store.tags("other", "channel", limit=9) == []
+
+
+async def test_failures_are_told_of_one_adapter_in_order(store: SqlStore) -> None:
+    failing = [
+        capture(i, adapter=NEW, status=502 if i % 3 == 0 else 200, error="x" if i % 3 == 0 else None)
+        for i in range(1, 7)
+    ]
+    await store.add_captures([*failing, capture(7), capture(8, status=499, adapter=NEW, error="gone")])
+    assert await store.failed("support", NEW, since=1.0, limit=9) == [False, True, False, False, True, False]
+    assert await store.failed("support", NEW, since=1.0, limit=2) == [False, True]

@@ -79,6 +79,11 @@ def test_an_alias_without_an_adapter_serves_the_base() -> None:
     assert (found.adapter, found.served_model) == (BASE, "the-base")
 
 
+def test_where_no_engine_holds_the_canary_the_champion_answers() -> None:
+    routes = table(Alias("support", champion=OLD, candidate=NEW, canary_ratio=0.9), engine("e1", OLD))
+    assert {resolve(routes, "support", f"user-{i}").adapter for i in range(20)} == {OLD}
+
+
 def test_a_canary_is_sticky_and_shares_traffic() -> None:
     routes = table(Alias("support", champion=OLD, candidate=NEW, canary_ratio=0.5), engine("e1", OLD, NEW))
     adapters = {key: resolve(routes, "support", key).adapter for key in map(str, range(200))}

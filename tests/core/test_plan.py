@@ -50,6 +50,10 @@ def ruling(decision: Decision) -> Ruling:
 PASS, HOLD, REJECT = ruling(Decision.PROMOTE), ruling(Decision.HOLD), ruling(Decision.REJECT)
 
 
+STEPPED = replace(POLICY, canary=(0.05, 0.5))
+SECOND = cycle(CycleState.CANARY, evidence={"canary": {"step": 1}})
+
+
 @pytest.mark.parametrize(
     ("seen", "policy", "expected"),
     [
@@ -127,6 +131,28 @@ PASS, HOLD, REJECT = ruling(Decision.PROMOTE), ruling(Decision.HOLD), ruling(Dec
             id="silent job is launched again",
         ),
         pytest.param(
+            Observed(ALIAS, cycle(CycleState.TRAINING), job=job(JobStatus.QUEUED, created_at=0.0, updated_at=950.0)),
+            POLICY,
+            [steps.Close],
+            id="nobody begins the job",
+        ),
+        pytest.param(
+            Observed(
+                ALIAS,
+                cycle(CycleState.TRAINING),
+                job=job(
+                    JobStatus.QUEUED,
+                    created_at=0.0,
+                    updated_at=900.0,
+                    heartbeat_at=None,
+                    detail={"queued_at": 900.0},
+                ),
+            ),
+            POLICY,
+            [steps.RelaunchJob],
+            id="begun once, died, and not begun again yet",
+        ),
+        pytest.param(
             Observed(
                 ALIAS,
                 cycle(CycleState.TRAINING),
@@ -188,6 +214,55 @@ PASS, HOLD, REJECT = ruling(Decision.PROMOTE), ruling(Decision.HOLD), ruling(Dec
             replace(POLICY, mode=Mode.APPROVE),
             [steps.NoteShadow, steps.Advance],
             id="approved",
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=PASS),
+            STEPPED,
+            [steps.NoteShadow, steps.Advance],
+            id="proven goes to its first clients",
+        ),
+        pytest.param(Observed(ALIAS, cycle(CycleState.CANARY)), STEPPED, [], id="the canary is not loaded everywhere"),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.CANARY), resident=True), STEPPED, [steps.SetCanary], id="the first step"
+        ),
+        pytest.param(
+            Observed(replace(ALIAS, canary_ratio=0.05), cycle(CycleState.CANARY), resident=True),
+            STEPPED,
+            [],
+            id="no ruling yet",
+        ),
+        pytest.param(
+            Observed(replace(ALIAS, canary_ratio=0.05), cycle(CycleState.CANARY), resident=True, canary=HOLD),
+            STEPPED,
+            [steps.NoteCanary],
+            id="the step goes on",
+        ),
+        pytest.param(
+            Observed(replace(ALIAS, canary_ratio=0.05), cycle(CycleState.CANARY), resident=True, canary=PASS),
+            STEPPED,
+            [steps.NoteCanary, steps.SetCanary],
+            id="the next step",
+        ),
+        pytest.param(
+            Observed(replace(ALIAS, canary_ratio=0.5), SECOND, resident=True, canary=PASS),
+            STEPPED,
+            [steps.NoteCanary, steps.Advance],
+            id="the last step is over",
+        ),
+        pytest.param(
+            Observed(replace(ALIAS, canary_ratio=0.5), SECOND, resident=True, canary=PASS),
+            replace(STEPPED, freezes=FROZEN.freezes),
+            [steps.NoteWait],
+            id="the last step is over in a freeze",
+        ),
+        pytest.param(
+            Observed(replace(ALIAS, canary_ratio=0.05), cycle(CycleState.CANARY), resident=True, canary=REJECT),
+            STEPPED,
+            [steps.NoteCanary, steps.Close],
+            id="clients find it worse",
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.CANARY)), POLICY, [steps.Advance], id="the steps were taken away"
         ),
         pytest.param(
             Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=REJECT),

@@ -15,8 +15,10 @@ from service.core.promotion import (
     Decision,
     GoldenScores,
     Pair,
+    Past,
     Policy,
     Ruling,
+    WatchRule,
     e_value,
     judge_golden,
     judge_shadow,
@@ -159,8 +161,31 @@ def test_golden_gate(golden: GoldenScores | None, decision: Decision) -> None:
     ],
 )
 def test_watch(scores: list[float], elapsed_s: float, decision: Decision) -> None:
-    found = judge_watch(scores, baseline=0.9, policy=POLICY, min_labelled=30, elapsed_s=elapsed_s, watch_s=60.0)
+    found = judge_watch(scores, Past(0.9), [], POLICY, WatchRule(60.0, 30), elapsed_s=elapsed_s)
     assert found.decision is decision
+
+
+WORSE, BETTER = [Pair(0.0, 1.0)] * 20, [Pair(1.0, 0.0)] * 20
+"""The new champion's score and the previous one's on the same requests."""
+
+
+@pytest.mark.parametrize(
+    ("scores", "past", "pairs", "decision"),
+    [
+        pytest.param([0.6] * 60, Past(0.5, 0.9), [], Decision.REJECT, id="far behind its own shadow"),
+        pytest.param([0.85] * 60, Past(0.5, 0.9), [], Decision.HOLD, id="a little behind it"),
+        pytest.param([0.6] * 60, Past(0.5, 0.9), BETTER, Decision.HOLD, id="behind it, as the previous one is"),
+        pytest.param([0.6] * 60, Past(0.5, 0.6), WORSE, Decision.REJECT, id="the previous one does better now"),
+        pytest.param([0.6] * 60, Past(0.5, 0.6), BETTER, Decision.HOLD, id="the previous one does worse now"),
+        pytest.param([0.0] * 60, Past(0.0, 1.0), [], Decision.REJECT, id="good in shadow only, before it nothing"),
+        pytest.param([math.nan] * 60, Past(0.9, 0.9), [], Decision.HOLD, id="nothing but NaN"),
+        pytest.param([0.6] * 60, Past(0.5), [Pair(math.nan, 1.0)] * 30, Decision.HOLD, id="pairs of NaN"),
+    ],
+)
+def test_the_watch_compares_with_the_previous_one_and_with_the_champions_own_shadow(
+    scores: list[float], past: Past, pairs: list[Pair], decision: Decision
+) -> None:
+    assert judge_watch(scores, past, pairs, POLICY, WatchRule(60.0, 30), elapsed_s=10.0).decision is decision
 
 
 def test_the_worst_gate_wins_and_no_gate_holds() -> None:

@@ -207,3 +207,15 @@ async def test_a_staged_adapter_can_be_taken_away(api: httpx.AsyncClient, store:
     assert (await api.post(url, json={"adapter": NEW.name})).json()["candidate"] == NEW.name
     assert (await api.post(url, json={"adapter": None})).json()["candidate"] is None
     assert (await api.post(url, json={})).status_code == 400
+
+
+async def test_an_adapter_that_is_locked_out_is_promoted_only_by_force(api: httpx.AsyncClient, store: Store) -> None:
+    await store.promote("support", NEW.name, actor="controller", reason="proven", now=5.0)
+    await store.rollback("support", actor="controller", reason="It broke JSON.", now=6.0, lock=True)
+    body = {"adapter": NEW.name, **WHY}
+    refused = await api.post("/api/v1/aliases/support/promote", json=body)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "adapter_locked")
+    assert "It broke JSON." in refused.json()["error"]["message"]
+    assert (await api.get(f"/api/v1/adapters/{NEW.name}")).json()["locked"] == "It broke JSON."
+    promoted = await api.post("/api/v1/aliases/support/promote", json={**body, "force": True})
+    assert (promoted.status_code, promoted.json()["champion"]) == (200, NEW.name)

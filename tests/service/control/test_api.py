@@ -250,7 +250,7 @@ async def test_an_adapter_comes_by_upload(api: httpx.AsyncClient, store: Store, 
     assert reply.status_code == 201, reply.text
     name = reply.json()["name"]
     assert (await store.adapter(name)).size_bytes == len(b"{}weights")
-    assert list((tmp_path / "uploads").iterdir()) == []
+    assert list((tmp_path / "scratch").iterdir()) == []
     one = (await api.get(f"/api/v1/adapters/{name}")).json()
     assert one["base_digest"] == "b" * 64
     assert one["resident"] is False
@@ -285,7 +285,7 @@ async def test_wrong_uploads_are_refused_and_leave_nothing(
     fault(await api.post(url, content=b"{", headers={"content-type": "application/json"}), 400, "bad_request")
     fault(await api.post(url, headers={"content-length": str(5 * 2**30)}), 413, "request_too_large")
     assert await store.adapters() == []
-    assert not (tmp_path / "uploads").exists() or list((tmp_path / "uploads").iterdir()) == []
+    assert not (tmp_path / "scratch").exists() or list((tmp_path / "scratch").iterdir()) == []
 
 
 # Reports

@@ -200,10 +200,12 @@ async def test_a_cycle_from_drift_to_done(world: World) -> None:
     assert await world.tick() is CycleState.PROMOTING
     assert await world.tick() is CycleState.WATCHING
     alias = await world.store.alias("support")
-    assert (alias.champion, alias.previous, alias.candidate) == (NEW, "base", None)
+    assert (alias.champion, alias.previous) == (NEW, "base")
+    assert (alias.candidate, alias.mirror_ratio) == ("base", 0.1)  # the previous one goes on in shadow
     await world.shadow(20, champion="right")
     assert await world.tick() is CycleState.WATCHING
     assert await world.tick(30.0) is CycleState.DONE
+    assert (await world.store.alias("support")).candidate is None
     kinds = {event.kind for event in await world.store.events("support")}
     assert {"cycle.open", "alias.promoted"} <= kinds
 
@@ -303,6 +305,98 @@ async def test_a_regression_rolls_back_by_itself(world: World) -> None:
     assert await world.tick() is CycleState.ROLLED_BACK
     alias = await world.store.alias("support")
     assert (alias.champion, alias.failures) == ("base", 1)
+
+
+async def to_watching(world: World) -> None:
+    await to_shadow(world)
+    await world.shadow(60)
+    assert await world.tick() is CycleState.PROMOTING
+    await world.tick()
+    assert await world.tick() is CycleState.WATCHING
+
+
+async def test_a_champion_that_falls_behind_the_previous_one_on_the_same_requests_is_rolled_back(world: World) -> None:
+    await to_watching(world)
+    for i in range(40):  # as good as the previous one was, but the previous one is better now
+        world.clock.time += 0.01
+        at, request_id = world.clock.time, f"beside-{i}"
+        await world.store.add_captures([capture(request_id, at, NEW, "wrong")])
+        await world.store.add_feedback([Feedback(f"f-{request_id}", request_id, at, expected="right")])
+        await world.store.add_shadow_replies([ShadowReply(request_id, "base", at, "right", 200, 0.1)])
+    assert await world.tick() is CycleState.ROLLED_BACK
+    (cycle,) = await world.store.cycles("support")
+    (event,) = await world.store.events(kinds=["cycle.rolled_back"])
+    assert "40 pairs with the previous one" in event.message
+    assert cycle.evidence["rollback"]["locked"] == NEW
+
+
+async def serve_clients(world: World, replies: int, candidate: str) -> None:
+    """Clients of both sides, the champion's always right."""
+    for i in range(replies):
+        world.clock.time += 0.01
+        for adapter, reply in (("base", "right"), (NEW, candidate)):
+            at, request_id = world.clock.time, f"{adapter}-{world.clock.time}-{i}"
+            await world.store.add_captures([capture(request_id, at, adapter, reply)])
+            await world.store.add_feedback([Feedback(f"f-{request_id}", request_id, at, expected="right")])
+
+
+CANARY = {"canary": (0.05, 0.5), "canary_step_s": 10.0, "canary_min_labelled": 10}
+
+
+async def to_canary(world: World) -> None:
+    with_settings(world, promotion=CANARY)
+    await to_shadow(world)
+    await world.shadow(60)
+    assert await world.tick() is CycleState.CANARY
+    await world.tick()
+    assert (await world.store.alias("support")).canary_ratio == 0.05
+
+
+async def test_clients_meet_the_candidate_in_growing_shares(world: World) -> None:
+    await to_canary(world)
+    await serve_clients(world, 12, "right")
+    world.controller = world.new_controller()  # another one goes on where it was
+    assert await world.tick(11.0) is CycleState.CANARY
+    assert (await world.store.alias("support")).canary_ratio == 0.5
+    assert await world.tick(11.0) is CycleState.CANARY  # what the first step showed does not count for the second
+    await serve_clients(world, 12, "right")
+    assert await world.tick() is CycleState.PROMOTING
+    assert await world.tick() is CycleState.WATCHING
+    alias = await world.store.alias("support")
+    assert (alias.champion, alias.canary_ratio) == (NEW, 0.0)
+
+
+async def test_a_candidate_that_clients_find_worse_is_taken_from_them(world: World) -> None:
+    await to_canary(world)
+    await serve_clients(world, 20, "broken")
+    assert await world.tick() is CycleState.REJECTED
+    alias = await world.store.alias("support")
+    assert (alias.champion, alias.candidate, alias.canary_ratio) == ("base", None, 0.0)
+    (event, *_) = await world.store.events(kinds=["cycle.rejected"])
+    assert "quality 0.0% is below the champion's 100.0%" in event.message
+
+
+async def test_a_step_that_was_cut_off_in_the_middle_is_taken_again(world: World) -> None:
+    await to_canary(world)
+    await world.store.set_candidate("support", NEW, mirror_ratio=0.5, now=world.clock.time)
+    await world.tick()
+    assert (await world.store.alias("support")).canary_ratio == 0.05
+
+
+async def test_what_was_rolled_back_is_refused_when_a_later_cycle_makes_it_again(world: World) -> None:
+    await to_watching(world)
+    await world.shadow(60, champion="broken")
+    assert await world.tick() is CycleState.ROLLED_BACK
+    assert (await world.store.adapter(NEW)).locked is not None
+    await world.drift()
+    assert await world.tick(20.0) is CycleState.OPEN
+    assert await world.tick() is CycleState.TRAINING
+    await world.finish_job()
+    assert await world.tick() is CycleState.EVALUATING
+    assert await world.tick() is CycleState.REJECTED
+    (event, *_) = await world.store.events(kinds=["cycle.rejected"])
+    assert f"{NEW} was rolled back before and is locked out: Quality 0.0%" in event.message
+    assert (await world.store.alias("support")).candidate is None
 
 
 async def test_an_engine_that_restarts_gets_its_adapters_back(world: World) -> None:

@@ -97,7 +97,7 @@ async def test_with_the_store_away_the_spool_grows_to_its_cap_then_drops_and_cou
         assert sum(s.stat().st_size for s in segments(tmp_path)) < 21_000
         sink.away = False
         await wait_until(lambda: len(sink.captures) == taken, 15.0)
-        assert box.outbox.put(capture(1000))
+        await wait_until(lambda: box.outbox.put(capture(1000)))
 
 
 async def test_a_bad_record_goes_to_the_dead_letters_alone(tmp_path, sink, wait_until):
@@ -152,9 +152,9 @@ async def test_a_living_process_keeps_its_spool(tmp_path, sink):
     async with Box(tmp_path, sink) as first:
         first.outbox.put(capture(1))
         await first.outbox.write()
-        mine = segments(tmp_path)
+        mine = [path.with_suffix("") for path in segments(tmp_path)]
         async with Box(tmp_path, sink):
-            assert segments(tmp_path) == mine
+            assert [path.with_suffix("") for path in segments(tmp_path)] == mine
 
 
 async def test_a_store_that_fails_between_batches_gets_them_again(tmp_path, sink, monkeypatch):

@@ -36,6 +36,15 @@ async def test_the_candidate_is_asked_the_same_with_a_later_priority(world, wait
     assert (count(world, "offered"), count(world, "sent")) == (1, 1)
 
 
+async def test_the_base_that_was_champion_before_is_asked_by_the_engines_name_for_it(world, wait_until):
+    await world.route(candidate="base", mirror_ratio=1.0)
+    async with world.client() as http:
+        reply = await http.post("/v1/chat/completions", json=CHAT)
+    await wait_until(lambda: world.sink.shadows)
+    assert world.sink.shadows[reply.headers["x-request-id"], "base"].status == 200
+    assert world.engine.requests[1]["model"] == "base-model"
+
+
 async def test_the_share_is_the_mirrors_ratio(world, wait_until):
     await world.route(candidate=CANDIDATE, mirror_ratio=0.3)
     async with world.client() as http:
