@@ -141,7 +141,7 @@ def _expected(reference: Features, current: Features) -> Column | None:
 
 
 def _moved(detection: Detection, reference: Features, current: Features) -> int | None:
-    """Where the number that moved most began to, for drift without a topic of its own; None where only replies did."""
+    """Where the number that moved most began to, for drift without a topic of its own; None where no number can say."""
     columns = {
         FEEDBACK: (reference.scores, current.scores),
         ESTIMATE: (reference.columns["confidence"], current.columns["confidence"]),
@@ -150,9 +150,9 @@ def _moved(detection: Detection, reference: Features, current: Features) -> int 
             for name in detection.current
         },
     }
-    alarms = [score for score in detection.scores if score.alarm and score.detector in columns]
-    for score in sorted(alarms, key=lambda one: one.ratio, reverse=True):
+    usable = [score for score in detection.scores if score.usable and score.detector in columns]
+    for score in sorted(usable, key=lambda one: one.ratio, reverse=True):
         before, after = columns[score.detector]
-        if before.dtype.kind == "f" and np.isfinite(before).any():
+        if before.dtype.kind == "f" and np.isfinite(before).any() and len(after):
             return mean_changed(after, float(np.nanmean(before)))
     return None
