@@ -15,6 +15,7 @@ ROWS = {
     "promotion": "benchmarks.promotion",
     "recover": "benchmarks.recover",
     "captures": "benchmarks.captures",
+    "reasons": "benchmarks.reasons",
     "clinc": "benchmarks.clinc",
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from service.core.errors import TrimtabError
+from service.core.errors import ConfigError, TrimtabError
 from service.processes import ChildSpec, check_port_free, keep_running, note, stop_on_signals
 from service.settings import Settings
 
@@ -24,6 +24,7 @@ async def run_up(settings: Settings, config: Path | None, overrides: dict[str, s
     """
     stop = stop_on_signals()
     _check_ports(settings)
+    _check_embedder(settings)
     roles = ["serve", "controller", "monitor"] if settings.drift.enabled else ["serve", "controller"]
     if not settings.engines:
         roles.insert(0, "engine")
@@ -52,6 +53,19 @@ def _check_ports(settings: Settings) -> None:
         check_port_free("127.0.0.1", settings.server.controller_metrics_port, "server.controller_metrics_port")
     if not settings.engines:
         check_port_free("127.0.0.1", settings.engine.port, "engine.port")
+
+
+def _check_embedder(settings: Settings) -> None:
+    """At the terminal a wrong path is a mistake to be told; a worker that runs alone goes on without an embedder."""
+    named = settings.drift.embedder
+    if named is None or "://" in named or not settings.drift.enabled:
+        return
+    for file in ("model.onnx", "tokenizer.json"):
+        if not (Path(named).expanduser() / file).is_file():
+            raise ConfigError(
+                f"There is no {file} in {named}; set drift.embedder to a folder with model.onnx and tokenizer.json, or "
+                "to the URL of an embeddings API."
+            )
 
 
 async def _announce(settings: Settings, stop: asyncio.Event) -> None:

@@ -18,6 +18,7 @@ from service.monitor.features import Column, Features
 from service.monitor.topics import Topic
 
 _LEAST_LABELLED = 10
+_OVERCONFIDENCE = 2.0
 _DAY_S = 86_400.0
 
 
@@ -109,12 +110,12 @@ def _listed(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _accuracy(topic: Topic, scores: Column, expected: Column | None) -> Accuracy | None:
+def _accuracy(topic: Topic, scores: Column, expected: Column) -> Accuracy | None:
     """By labels where ten of the topic's requests have one, else by the model's calibrated confidence."""
     labelled = scores[topic.members & np.isfinite(scores)]
     if len(labelled) >= _LEAST_LABELLED:
         return _mean(labelled, is_estimate=False)
-    guessed = expected[topic.members & np.isfinite(expected)] if expected is not None else np.empty(0)
+    guessed = expected[topic.members & np.isfinite(expected)]
     return _mean(guessed, is_estimate=True) if len(guessed) >= _LEAST_LABELLED else None
 
 
@@ -126,8 +127,11 @@ def _mean(values: Column, *, is_estimate: bool) -> Accuracy:
     return Accuracy(mean, 1.96 * math.sqrt(centre * (1 - centre) / (n + 4)), n, is_estimate)
 
 
-def _expected(reference: Features, current: Features) -> Column | None:
-    """Each current reply's expected score, by the curve from confidence to score on the reference's labelled ones."""
+def _expected(reference: Features, current: Features) -> Column:
+    """Each current reply's expected score, by the curve from confidence to score on the reference's labelled ones.
+
+    What that curve expects to be lost counts twice: a model doubts itself too little on topics it was not taught.
+    """
     before, after = reference.columns["confidence"], current.columns["confidence"]
     known = np.isfinite(before) & np.isfinite(reference.scores)
     if known.sum() < 2 * _LEAST_LABELLED:
@@ -137,11 +141,12 @@ def _expected(reference: Features, current: Features) -> Column | None:
     finite = np.isfinite(after)
     if finite.any():
         expected[finite] = curve.predict(after[finite])
-    return expected
+    right = float(reference.scores[known].mean())
+    return np.clip(np.where(expected < right, right - _OVERCONFIDENCE * (right - expected), expected), 0.0, 1.0)
 
 
 def _moved(detection: Detection, reference: Features, current: Features) -> int | None:
-    """Where the number that moved most began to, for drift without a topic of its own; None where only replies did."""
+    """Where the number that moved most began to, for drift without a topic of its own; None where no number can say."""
     columns = {
         FEEDBACK: (reference.scores, current.scores),
         ESTIMATE: (reference.columns["confidence"], current.columns["confidence"]),
@@ -150,9 +155,9 @@ def _moved(detection: Detection, reference: Features, current: Features) -> int 
             for name in detection.current
         },
     }
-    alarms = [score for score in detection.scores if score.alarm and score.detector in columns]
-    for score in sorted(alarms, key=lambda one: one.ratio, reverse=True):
+    usable = [score for score in detection.scores if score.usable and score.detector in columns]
+    for score in sorted(usable, key=lambda one: one.ratio, reverse=True):
         before, after = columns[score.detector]
-        if before.dtype.kind == "f" and np.isfinite(before).any():
+        if before.dtype.kind == "f" and np.isfinite(before).any() and len(after):
             return mean_changed(after, float(np.nanmean(before)))
     return None

@@ -14,7 +14,6 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # c
 from service.core.audit import SERVING_KINDS, servings
 from service.core.drift import Verdict
 from service.core.records import Alias, DriftCheck
-from service.core.window import is_due
 from service.monitor.check import Checker
 from service.monitor.embedders import Embedder
 from service.monitor.reference import utc_time
@@ -27,6 +26,9 @@ from service.settings import DriftSettings, Settings
 
 _READ = 1000
 """Captures read at a time."""
+
+_LOOKS_A_WINDOW = 20
+"""The worker looks every few seconds; between looks so far apart its verdict hardly changes."""
 
 
 @dataclass(slots=True)
@@ -144,14 +146,15 @@ def _as_then(alias: Alias, begun: Sequence[float], moment: float) -> Alias:
 async def _moments(
     store: Store, alias: str, drift: DriftSettings, since: float, until: float, found: Replayed
 ) -> AsyncIterator[float]:
-    """When the worker would have looked: once enough is new, and not more often than each `drift.interval_s`."""
+    """When the worker would have looked, but for a few requests: not more often than each `drift.interval_s`."""
     fresh, looked_at, at = 0, -math.inf, since
+    step = max(1, drift.current_size // _LOOKS_A_WINDOW)
     while rows := await store.window(alias, since=at, until=until if until < math.inf else None, limit=_READ):
         for row in rows:
             at = row.capture.at
             found.requests += 1
             fresh += 1
-            if is_due(fresh, drift.current_size) and at - looked_at >= drift.interval_s:
+            if fresh >= step and at - looked_at >= drift.interval_s:
                 fresh, looked_at = 0, at
                 yield at
     if fresh:

@@ -124,15 +124,38 @@ async def test_a_rolling_reference_moves_on_and_never_takes_in_an_alarmed_period
     drifted = await desk.play(2, 200, novel=0.5)
     assert drifted[-1].verdict == "DRIFTED"
     assert {check.reference for check in drifted if check.verdict == "DRIFTED"} == {before[0].id}
-    after = await desk.play(3, 400)
-    assert after[-1].verdict == "STABLE"
+    await desk.play(3, 160)
     versions = await store.drift_references(ALIAS)
-    assert versions[0].since > desk.sent[519].capture.at, "it rolls again after the alarm"
     travel = {row.capture.request_id for row in desk.sent[320:520]}
     for version in versions:
         held = desk.held(version)
         assert len(held) == version.size == 60
         assert not travel & {row.capture.request_id for row in held}
+
+
+async def test_after_an_alarm_a_rolling_reference_leaves_a_window_out(store: SqlStore) -> None:
+    rows = traffic(1, 400)
+    await send(store, rows)
+    alias, references = await store.alias(ALIAS), References(store, ReferenceMode.ROLLING, Sizes(60, 40))
+
+    def judged(verdict: str, i: int) -> DriftCheck:
+        return DriftCheck(f"c{i}", ALIAS, rows[i].capture.at + 0.5, verdict, [], [], 60, 40)
+
+    await store.add_drift_check(judged("DRIFTED", 99))
+    now = rows[-1].capture.at
+    assert await references.roll(alias, judged("DRIFTED", 150), now=now) is None
+    assert await references.roll(alias, judged("INCONCLUSIVE", 150), now=now) is None
+    version = await references.roll(alias, judged("STABLE", 150), now=now)
+    assert version is not None
+    assert (version.since, version.until) == (rows[139].capture.at, rows[199].capture.at)
+    again = await references.roll(alias, judged("STABLE", 300), now=now + 1)
+    assert again is not None
+    assert (again.since, again.until) == (rows[199].capture.at, rows[259].capture.at)
+    await references.roll(alias, judged("STABLE", 301), now=now + 2)
+    assert await references.roll(alias, judged("STABLE", 302), now=now + 3) is None, "two windows are not judged yet"
+    assert (await store.drift_references(ALIAS))[0].until == rows[319].capture.at
+    kept = References(store, ReferenceMode.PINNED, Sizes(60, 40))
+    assert await kept.roll(alias, judged("STABLE", 300), now=now) is None
 
 
 async def test_what_a_drift_turns_out_to_have_begun_in_is_given_up(store: SqlStore) -> None:

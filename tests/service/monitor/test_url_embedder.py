@@ -38,12 +38,15 @@ class Server:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[httpx.Headers] = []
         self.failing: list[httpx.Response] = []
+        self.away = False
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests += 1
         self.headers.append(request.headers)
         body = json.loads(request.content)
         self.bodies.append(body)
+        if self.away:
+            return httpx.Response(500)
         if self.failing:
             return self.failing.pop(0)
         data = [{"index": i, "embedding": self.vector(text)} for i, text in enumerate(body["input"])]
@@ -173,15 +176,17 @@ def test_a_changed_embedder_gets_a_new_calibration_and_one_that_is_away_is_done_
         return told.verdict, any(score["detector"] == "embedding" for score in told.scores)
 
     assert check() == ("STABLE", True)
+    known = embedder.asked.count(300)
     assert check() == ("STABLE", True)
-    assert embedder.asked == [100, 300, 100], "the reference is embedded once"
+    assert embedder.asked.count(300) == known, "the reference is embedded once"
     server.seed = 1
     assert check() == ("STABLE", True), "vectors of two models were compared"
-    assert embedder.asked[3:] == [100, 300]
+    assert embedder.asked.count(300) > known
     server.size = 8
     assert check() == ("STABLE", True)
-    server.failing = [httpx.Response(500)] * 3
+    server.away = True
     with caplog.at_level(logging.WARNING):
         assert check() == ("STABLE", False)
+    server.away = False
     assert "This check goes without the embedding detector: The embedder at http://e/v1" in caplog.text
     assert check() == ("STABLE", True)
