@@ -10,6 +10,7 @@ from service.core.cycle import CycleState, Trigger
 from service.core.records import (
     Adapter,
     Alias,
+    AnsweredTwice,
     Capture,
     Cycle,
     DriftCheck,
@@ -153,6 +154,10 @@ class Traffic(Protocol):
     async def paired(self, alias: str, candidate: str, *, since: float, limit: int) -> Sequence[PairedReply]:
         """Requests after `since` that have a champion's reply, the candidate's shadow reply and feedback with a
         target or a rating, in order of time."""
+
+    async def beside(self, alias: str, candidate: str, *, since: float, limit: int) -> Sequence[AnsweredTwice]:
+        """Requests after `since` that clients got an answer to and that the candidate was asked too, in order of time:
+        labelled or not, and whatever became of the shadow."""
 
     async def failed(self, alias: str, adapter: str, *, since: float, limit: int) -> Sequence[bool]:
         """Whether each request to the adapter after `since` ended in an error of the server's, in order of time."""

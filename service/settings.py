@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from service.core.errors import ConfigError
 from service.core.freeze import parse_freeze
+from service.core.guards import Guard
 from service.core.names import check_alias
 
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -123,6 +124,7 @@ class CaptureSettings(Group):
 
 class MirrorSettings(Group):
     ratio: Ratio = Field(0.5, description="share of an alias's requests that its candidate answers in shadow")
+    alarm_ratio: Ratio = Field(1.0, description="the share instead, in cycles that drift or an alert has opened")
     max_in_flight: int = Field(4, ge=1, description="shadows at an engine at once")
     max_queue: int = Field(64, ge=0, description="shadows waiting for a lull; more are shed")
     max_live_ratio: Ratio = Field(
@@ -280,6 +282,9 @@ class AliasSettings(Group):
     golden_set: Path | None = Field(None, description="JSONL of {messages, expected}")
     champion: str | None = Field(None, description="an adapter's name to start from; None: the base model")
     slices: Slices | None = Field(None, description="instead of drift.slices")
+    guards: Mapping[Guard, Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default_factory=dict, description="what no candidate may make worse by more than this margin"
+    )
 
     @model_validator(mode="after")
     def _pattern_is_usable(self) -> Self:

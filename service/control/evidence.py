@@ -8,6 +8,7 @@ from typing import Any
 
 from service.core.canary import CanaryRule, Live, judge_canary
 from service.core.freeze import parse_freeze
+from service.core.guards import Answer, Beside, judge_guard
 from service.core.names import BASE
 from service.core.promotion import (
     Decision,
@@ -26,6 +27,9 @@ from service.core.scoring import score
 from service.core.steps import Mode, PlanPolicy
 from service.ports import Traffic
 from service.settings import AliasSettings, Settings
+
+_OVERLOADED = frozenset({429, 503, 504})
+"""A shadow that gave way to clients says nothing about the candidate."""
 
 
 def promotion_policy(settings: Settings) -> Policy:
@@ -65,6 +69,25 @@ async def shadow_ruling(
     replies = await traffic.paired(alias.name, cycle.candidate, since=cycle.state_since, limit=policy.max_pairs)
     pairs = [pair for pair in (_pair(reply, alias, judged) for reply in replies) if pair is not None]
     return judge_shadow(pairs, policy, elapsed_s=now - cycle.state_since)
+
+
+async def guard_rulings(
+    traffic: Traffic, alias: Alias, cycle: Cycle, judged: AliasSettings, policy: Policy, now: float
+) -> Sequence[Ruling]:
+    """One for each guard of the alias, on all requests that both have answered since the shadow began."""
+    if not judged.guards or cycle.candidate is None:
+        return ()
+    since = cycle.state_since
+    found = await traffic.beside(alias.name, cycle.candidate, since=since, limit=policy.max_pairs)
+    rows = [
+        Beside(
+            Answer(one.capture.reply, one.capture.confidence),
+            Answer(one.shadow.reply, one.shadow.confidence, one.shadow.error is not None or one.shadow.status >= 400),
+        )
+        for one in found
+        if one.capture.adapter == alias.champion and one.shadow.status not in _OVERLOADED
+    ]
+    return [judge_guard(g, rows, margin, policy, elapsed_s=now - since) for g, margin in judged.guards.items()]
 
 
 async def canary_ruling(traffic: Traffic, alias: Alias, cycle: Cycle, settings: Settings, now: float) -> Ruling | None:

@@ -14,6 +14,7 @@ from service.control.drift import newest_check
 from service.control.evidence import (
     canary_ruling,
     golden_ruling,
+    guard_rulings,
     heldout_ruling,
     plan_policy,
     promotion_policy,
@@ -26,7 +27,7 @@ from service.control.residency import Residency, ResidencyKeeper
 from service.control.starts import newly_labelled, opened_today
 from service.control.sweeper import Sweeper
 from service.core import steps
-from service.core.cycle import CycleState
+from service.core.cycle import CycleState, Trigger
 from service.core.errors import Conflict, NotFound, StaleWrite, TrimtabError
 from service.core.plan import plan
 from service.core.promotion import Ruling
@@ -124,6 +125,7 @@ class Reconciler:
         job = await self._store.job(cycle.job_id) if cycle and cycle.job_id else None
         policy, now = promotion_policy(self._settings), self._clock.now()
         golden = heldout = shadow = canary = watch = locked = None
+        guards: Sequence[Ruling] = ()
         examples = today = 0
         if cycle is None:
             starting = plan_policy(self._settings)
@@ -139,12 +141,13 @@ class Reconciler:
         if cycle and cycle.state is CycleState.SHADOWING:
             judged = self._settings.alias(alias.name)
             shadow = await shadow_ruling(self._store, alias, cycle, judged, policy, now)
+            guards = await guard_rulings(self._store, alias, cycle, judged, policy, now)
         if cycle and cycle.state is CycleState.WATCHING:
             watch = await watch_ruling(self._store, alias, cycle, self._settings, now)
         resident = bool(cycle and cycle.candidate and residency.everywhere(cycle.candidate))
         return steps.Observed(
             alias, cycle, last, drift, job, resident, locked, examples, today,
-            golden, heldout, shadow, canary, watch,
+            golden, heldout, shadow, guards, canary, watch,
         )  # fmt: skip
 
     async def _why_locked(self, job: Job) -> str | None:
@@ -197,7 +200,7 @@ class Reconciler:
             case steps.StartShadow(candidate, reason):
                 evidence = {"job": dict(seen.job.result)} if seen.job else {}
                 alias = await store.set_candidate(
-                    alias.name, candidate, mirror_ratio=self._settings.mirror.ratio, now=now, fence=lease
+                    alias.name, candidate, mirror_ratio=self._mirror_ratio(cycle), now=now, fence=lease
                 )
                 reach(Failpoint.CANDIDATE_SET)
                 cycle = await store.advance(
@@ -210,8 +213,9 @@ class Reconciler:
                     fence=lease,
                 )
                 reach(Failpoint.SHADOW_STARTED)
-            case steps.NoteShadow(ruling):
-                cycle = await self._note(cycle, "shadow", shadow_evidence(ruling), lease)
+            case steps.NoteShadow(ruling, guards):
+                told = {**shadow_evidence(ruling), "guards": [guard.reasons[0] for guard in guards]}
+                cycle = await self._note(cycle, "shadow", told, lease)
             case steps.NoteCanary(ruling):
                 step = cycle.evidence.get("canary", {})
                 cycle = await self._note(cycle, "canary", {**step, **shadow_evidence(ruling)}, lease)
@@ -219,7 +223,7 @@ class Reconciler:
                 told = {"step": step, "share": share, "since": now, "reason": reason}
                 cycle = await store.note_evidence(cycle, {"canary": told}, now=now, fence=lease)
                 alias = await store.set_candidate(
-                    alias.name, cycle.candidate, mirror_ratio=self._settings.mirror.ratio, canary_ratio=share, now=now,
+                    alias.name, cycle.candidate, mirror_ratio=self._mirror_ratio(cycle), canary_ratio=share, now=now,
                     fence=lease,
                 )  # fmt: skip
             case steps.NoteWait(reason):
@@ -245,6 +249,11 @@ class Reconciler:
             case steps.Close(to, reason):
                 alias, cycle = await self._close(alias, cycle, to, reason, lease)
         return alias, cycle
+
+    def _mirror_ratio(self, cycle: Cycle) -> float:
+        """After an alarm more is worth asking, so that a verdict comes soon; the mirror's own gates bound the cost."""
+        mirror = self._settings.mirror
+        return mirror.alarm_ratio if cycle.trigger in {Trigger.DRIFT, Trigger.ALERT} else mirror.ratio
 
     async def _start_job(self, alias: Alias, cycle: Cycle, lease: Lease) -> Cycle:
         """Queue before launching: a crash between the two leaves a queued job that the next tick finds silent."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from service.core.cycle import CycleState, Trigger
 from service.core.freeze import in_freeze
 from service.core.names import BASE
-from service.core.promotion import Decision
+from service.core.promotion import Decision, worst
 from service.core.records import Alias, Cycle, Job, JobPhase, JobStatus
 from service.core.starts import between_cycles
 from service.core.steps import (
@@ -98,10 +98,11 @@ def _shadowing(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Actio
     ruling = seen.shadow
     if ruling is None:
         return []
-    note = NoteShadow(ruling)
-    if ruling.decision is Decision.REJECT:
-        return [note, Close(CycleState.REJECTED, ruling.reasons[0])]
-    if ruling.decision is not Decision.PROMOTE:
+    note = NoteShadow(ruling, seen.guards)
+    for judged in (ruling, *seen.guards):
+        if judged.decision is Decision.REJECT:
+            return [note, Close(CycleState.REJECTED, judged.reasons[0])]
+    if worst([ruling, *seen.guards]) is not Decision.PROMOTE:
         return [note]
     cycle = seen.cycle
     if policy.mode is not Mode.AUTO and not (cycle and cycle.evidence.get("approved")):

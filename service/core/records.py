@@ -213,6 +213,14 @@ class PairedReply:
 
 
 @dataclass(frozen=True, slots=True)
+class AnsweredTwice:
+    """A request with the champion's reply and what became of the candidate's."""
+
+    capture: Capture
+    shadow: ShadowReply
+
+
+@dataclass(frozen=True, slots=True)
 class DriftCheck:
     """One verdict of the drift worker. `scores` holds one entry a detector: score, threshold, kind, what moved.
 

@@ -52,8 +52,9 @@ class Observed:
     `resident` tells whether the open cycle's candidate is verified on every ready engine; `locked` why the adapter that
     its job made was rolled back before; `new_examples` how many
     requests were labelled since the onset, while a cycle waits, and since the last cycle or promotion, while none is
-    open; `opened_today` how many cycles were opened in the last 24 hours; `golden`, `heldout`, `shadow`, `canary` and
-    `watch` are the rulings on the evidence that the cycle's state asks for, None where it asks for none.
+    open; `opened_today` how many cycles were opened in the last 24 hours; `golden`, `heldout`, `shadow` with its
+    `guards`, `canary` and `watch` are the rulings on the evidence that the cycle's state asks for, None where it asks
+    for none.
     """
 
     alias: Alias
@@ -68,6 +69,7 @@ class Observed:
     golden: Ruling | None = None
     heldout: Ruling | None = None
     shadow: Ruling | None = None
+    guards: Sequence[Ruling] = ()
     canary: Ruling | None = None
     watch: Ruling | None = None
 
@@ -116,6 +118,7 @@ class NoteShadow:
     """Keep the running comparison with the cycle, so that people can follow it."""
 
     ruling: Ruling
+    guards: Sequence[Ruling] = ()
 
 
 @dataclass(frozen=True, slots=True)

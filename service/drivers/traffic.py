@@ -15,7 +15,7 @@ from sqlalchemy import Column, ColumnElement, Row, Select, Table, func, or_, sel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.core.errors import NotFound
-from service.core.records import Capture, Feedback, Labelled, PairedReply, ShadowReply
+from service.core.records import AnsweredTwice, Capture, Feedback, Labelled, PairedReply, ShadowReply
 from service.drivers import schema
 from service.drivers.database import Database, parse_url
 from service.drivers.failpoints import Failpoint, reach
@@ -99,6 +99,18 @@ class SqlTraffic:
         async with self._db.read() as connection:
             rows = (await connection.execute(query)).all()
         return [PairedReply(_capture(row), _feedback(row), _shadow(row)) for row in rows]
+
+    async def beside(self, alias: str, candidate: str, *, since: float, limit: int) -> Sequence[AnsweredTwice]:
+        both = captures.join(shadow_replies, shadow_replies.c.request_id == captures.c.request_id)
+        query = _of_alias(select(*_CAPTURE, *_SHADOW).select_from(both), alias, since, labelled_only=False)
+        query = (
+            query.where(captures.c.adapter != candidate, shadow_replies.c.candidate == candidate)
+            .order_by(captures.c.at, captures.c.request_id)
+            .limit(limit)
+        )
+        async with self._db.read() as connection:
+            rows = (await connection.execute(query)).all()
+        return [AnsweredTwice(_capture(row), ShadowReply(*row[len(_CAPTURE) :])) for row in rows]
 
     async def failed(self, alias: str, adapter: str, *, since: float, limit: int) -> Sequence[bool]:
         query = (

@@ -31,8 +31,8 @@ UNUSED = "support@" + "d" * 12
 Dump = Callable[[], list[list[str]]]
 
 READS = {
-    "alias", "aliases", "adapter", "adapters", "routing", "window", "paired", "failed", "capture", "count", "cycle",
-    "cycles", "events", "verify_audit", "drift_checks", "job", "jobs", "keys", "secret", "ping", "close",
+    "alias", "aliases", "adapter", "adapters", "routing", "window", "paired", "beside", "failed", "capture", "count",
+    "cycle", "cycles", "events", "verify_audit", "drift_checks", "job", "jobs", "keys", "secret", "ping", "close",
 }  # fmt: skip
 OTHERS = {
     "acquire": "takes the lease itself",

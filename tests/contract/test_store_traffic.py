@@ -191,3 +191,13 @@ async def test_failures_are_told_of_one_adapter_in_order(store: SqlStore) -> Non
     await store.add_captures([*failing, capture(7), capture(8, status=499, adapter=NEW, error="gone")])
     assert await store.failed("support", NEW, since=1.0, limit=9) == [False, True, False, False, True, False]
     assert await store.failed("support", NEW, since=1.0, limit=2) == [False, True]
+
+
+async def test_requests_that_both_answered_come_with_or_without_label_and_with_failed_shadows(store: SqlStore) -> None:
+    await store.add_captures([capture(i) for i in range(1, 5)] + [capture(5, adapter=NEW), capture(6, status=502)])
+    await store.add_feedback([feedback(1, 9.0, expected="x")])
+    other, late = shadow(4, "support@" + "d" * 12), shadow(3, status=504, error="late")
+    await store.add_shadow_replies([shadow(1), shadow(2), late, other, shadow(5), shadow(6)])
+    found = await store.beside("support", NEW, since=1.0, limit=9)
+    assert [(one.capture.request_id, one.shadow.status) for one in found] == [("r2", 200), ("r3", 504)]
+    assert found[0].shadow == shadow(2)

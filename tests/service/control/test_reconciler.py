@@ -15,11 +15,12 @@ from service.control.reconciler import Reconciler
 from service.control.residency import ResidencyKeeper
 from service.core.cycle import CycleState, Trigger
 from service.core.errors import Unavailable
+from service.core.guards import Guard
 from service.core.records import Adapter, Capture, DriftCheck, Feedback, Job, JobPhase, JobStatus, ShadowReply
 from service.drivers.adapter_files import adapter_digest
 from service.drivers.store import open_store
 from service.ports import Store
-from service.settings import Settings, load_settings
+from service.settings import AliasSettings, Settings, load_settings
 from service.telemetry import ControllerMetrics
 
 FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights"}
@@ -328,6 +329,26 @@ async def test_a_champion_that_falls_behind_the_previous_one_on_the_same_request
     (event,) = await world.store.events(kinds=["cycle.rolled_back"])
     assert "40 pairs with the previous one" in event.message
     assert cycle.evidence["rollback"]["locked"] == NEW
+
+
+async def test_a_proven_candidate_that_fails_a_guard_is_rejected(world: World) -> None:
+    judged = AliasSettings(guards={Guard.ERRORS: 0.1})
+    world.settings = world.settings.model_copy(update={"aliases": {"support": judged}})
+    world.controller = world.new_controller()
+    await to_shadow(world)
+    assert (await world.store.alias("support")).mirror_ratio == 1.0  # drift opened the cycle
+    await world.shadow(20)
+    assert await world.tick() is CycleState.SHADOWING
+    for i in range(60):
+        world.clock.time += 0.01
+        at, request_id = world.clock.time, f"broken-{i}"
+        await world.store.add_captures([capture(request_id, at, "base", "wrong")])
+        await world.store.add_shadow_replies([ShadowReply(request_id, NEW, at, "", 400, 0.1, error="refused")])
+    await world.shadow(20)
+    assert await world.tick() is CycleState.REJECTED
+    (event, *_) = await world.store.events(kinds=["cycle.rejected"])
+    assert "errors: -0.600 on 100 requests, allowed -0.100" in event.message
+    assert event.evidence["shadow"]["guards"] == [event.message]
 
 
 async def serve_clients(world: World, replies: int, candidate: str) -> None:
