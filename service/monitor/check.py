@@ -12,10 +12,11 @@ from service.core.drift import DriftPolicy, Evidence, Judgement, Score, Verdict,
 from service.core.records import DriftCheck, Labelled
 from service.core.window import Sizes, Windows
 from service.monitor.detectors import Calibration, Detection, calibrate, detect
-from service.monitor.embedders import Embedder
+from service.monitor.embedders import Embedder, Vectors
 from service.monitor.estimate import estimate_quality
 from service.monitor.features import Features, measure
 from service.monitor.report import Reports
+from service.monitor.stream import Stream
 from service.settings import AliasSettings, DriftSettings
 
 
@@ -23,13 +24,17 @@ from service.settings import AliasSettings, DriftSettings
 class Memory:
     """What is kept of one alias between checks, only to save work: after a restart it is made anew.
 
-    `calibrated` is the digest of the reference that `calibration` was made from; `told` is what `report` shows.
+    `calibrated` is the digest of the reference that `calibration` was made from, `streamed` of the `stream`'s, of which
+    `labelled` requests had feedback; `told` is what `report` shows.
     """
 
     calibrated: str | None = None
     calibration: Calibration | None = None
     told: tuple[Verdict, bool, str] | None = None
     report: str | None = None
+    stream: Stream | None = None
+    streamed: str | None = None
+    labelled: int = 0
 
 
 def drift_policy(settings: DriftSettings) -> DriftPolicy:
@@ -49,13 +54,40 @@ class Checker:
         self._policy = drift_policy(settings)
         self._reports = reports
         self._embedder = embedder
+        self._season = settings.season
+
+    def observe(self, windows: Windows, rows: Sequence[Labelled], judged: AliasSettings, memory: Memory) -> bool:
+        """Weigh every request and label among `rows` that was not weighed before; whether an alarm began or ended."""
+        if windows.sizes.reference < self._policy.wanted.reference:
+            return False
+        digest = self._digest(windows.reference)
+        if memory.stream is None or memory.streamed != digest:
+            reference = measure(windows.reference, judged.scorer, judged.pattern)
+            memory.stream = Stream(
+                windows.reference, reference, self._vectors(reference),
+                every=self._policy.false_alarm_every, least=self._policy.min_labelled, season=self._season,
+            )  # fmt: skip
+            memory.streamed = digest
+        labelled = sum(row.feedback is not None for row in windows.reference)
+        if labelled > memory.labelled:
+            memory.stream.label(measure(windows.reference, judged.scorer, judged.pattern))
+        memory.labelled = labelled
+        unseen = memory.stream.unseen(rows)
+        if not unseen:
+            return False
+        before = memory.stream.alarm
+        features = measure(unseen, judged.scorer, judged.pattern)
+        memory.stream.take(unseen, features, self._vectors(features))
+        return memory.stream.alarm != before
 
     def check(
         self, alias: str, windows: Windows, judged: AliasSettings, memory: Memory, *, fresh: int, now: float
     ) -> DriftCheck:
         """The verdict on these windows, `fresh` of whose requests no check has seen before."""
         sizes, least = windows.sizes, self._policy.min_labelled
-        if sizes.lack(self._policy.wanted) is not None:
+        self.observe(windows, windows.current, judged, memory)
+        streamed = memory.stream.scores() if memory.stream is not None else []
+        if sizes.lack(self._policy.wanted) is not None and not any(score.alarm for score in streamed):
             return _record(alias, sizes, judge((), Evidence(), sizes, self._policy), now)
         reference = measure(windows.reference, judged.scorer, judged.pattern)
         current = measure(windows.current, judged.scorer, judged.pattern)
@@ -64,24 +96,31 @@ class Checker:
             estimate_quality(reference, current, least=least),
         )
         calibration = self._calibration(windows.reference, reference, memory)
-        vectors = self._embedder.embed(current.prompts) if self._embedder else None
-        detection = detect(calibration, current, vectors, evidence, check_rate(fresh, self._policy))
-        judgement = judge(detection.scores, evidence, sizes, self._policy)
+        detection = detect(calibration, current, self._vectors(current), evidence, check_rate(fresh, self._policy))
+        scores = (*detection.scores, *streamed)
+        judgement = judge(scores, evidence, sizes, self._policy)
         record = _record(alias, sizes, judgement, now)
         return replace(
             record,
-            scores=[_entry(score) for score in detection.scores if score.usable],
+            scores=[_entry(score) for score in scores if score.usable],
             quality_reference=evidence.labelled.reference if evidence.labelled else None,
             quality_current=evidence.labelled.current if evidence.labelled else None,
             report=self._report(record.id, judgement, detection, memory),
         )
 
-    def _calibration(self, rows: Sequence[Labelled], reference: Features, memory: Memory) -> Calibration:
+    def _vectors(self, features: Features) -> Vectors | None:
+        return self._embedder.embed(features.prompts) if self._embedder else None
+
+    def _digest(self, rows: Sequence[Labelled]) -> str:
         named = [self._embedder.id if self._embedder else "", *(row.capture.request_id for row in rows)]
-        digest = sha256("\0".join(named).encode("utf-8", "surrogatepass")).hexdigest()
+        return sha256("\0".join(named).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _calibration(self, rows: Sequence[Labelled], reference: Features, memory: Memory) -> Calibration:
+        digest = self._digest(rows)
         if memory.calibration is None or memory.calibrated != digest:
-            vectors = self._embedder.embed(reference.prompts) if self._embedder else None
-            memory.calibration = calibrate(reference, vectors, self._policy.wanted.current, seed=int(digest[:8], 16))
+            memory.calibration = calibrate(
+                reference, self._vectors(reference), self._policy.wanted.current, seed=int(digest[:8], 16)
+            )
             memory.calibrated = digest
         return memory.calibration
 

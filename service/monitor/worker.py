@@ -15,8 +15,15 @@ from service.core.window import Sizes, Windows, choose_windows, is_due, referenc
 from service.monitor.check import Checker, Memory
 from service.monitor.embedders import build_embedder
 from service.monitor.report import Reports
+from service.monitor.stream import REPLAYED
 from service.ports import Clock, Store
 from service.settings import Settings
+
+_GRACE_S = 10.0
+"""How late a capture may reach the store, or how far gateways' clocks may differ, and still be weighed in its turn."""
+
+_LATE_LABELS = 1000
+"""A label counts as long as its request is among so many newest labelled ones."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +55,8 @@ class Watch:
         self._wanted = Sizes(settings.drift.reference_size, settings.drift.current_size)
         self._memories: defaultdict[str, Memory] = defaultdict(Memory)
         self._seen: dict[str, Mapping[str, bool]] = {}
+        self._weighed: dict[str, tuple[float, float]] = {}
+        """Where the reference ended, and upto when requests after it were weighed."""
 
     async def check_all(self) -> None:
         """One round; an alias that fails keeps neither the others nor the next round from their checks."""
@@ -74,7 +83,8 @@ class Watch:
         before = self._seen.get(alias.name, {})
         fresh = sum(before.get(request_id) != labelled for request_id, labelled in known.items())
         full = windows.sizes.lack(self._wanted) is None
-        if not fresh or (full and not is_due(fresh, self._wanted.current)):
+        turned = await self._observe(alias, windows)
+        if not turned and (not fresh or (full and not is_due(fresh, self._wanted.current))):
             return None
         check = await asyncio.to_thread(
             self._checker.check, alias.name, windows, self._settings.alias(alias.name), self._memories[alias.name],
@@ -83,6 +93,24 @@ class Watch:
         await self._store.add_drift_check(check)
         self._seen[alias.name] = known
         return check
+
+    async def _observe(self, alias: Alias, windows: Windows) -> bool:
+        """Have every request and label since the last round weighed; whether an alarm began or ended."""
+        end = reference_end(windows.reference, self._wanted)
+        if end is None:
+            return False
+        start, upto = self._weighed.get(alias.name, (end, end))
+        since = max(end, upto - _GRACE_S) if start == end else end
+        rows = [
+            *await self._store.window(alias.name, since=since, limit=REPLAYED, newest=True),
+            *await self._store.window(alias.name, since=end, limit=_LATE_LABELS, newest=True, labelled_only=True),
+        ]
+        turned = await asyncio.to_thread(
+            self._checker.observe, windows, rows, self._settings.alias(alias.name), self._memories[alias.name]
+        )
+        newest = max((row.capture.at for row in rows), default=since)
+        self._weighed[alias.name] = (end, min(newest, self._clock.now()))
+        return turned
 
     async def _windows(self, alias: Alias) -> Windows:
         wanted = self._wanted
