@@ -11,7 +11,7 @@ from uuid import uuid4
 from service.core.drift import DriftPolicy, Evidence, Judgement, Score, Verdict, check_rate, compare_quality, judge
 from service.core.records import DriftCheck, Labelled
 from service.core.window import Sizes, Windows
-from service.monitor.detectors import Calibration, Detection, calibrate, detect
+from service.monitor.detectors import ESTIMATE, Calibration, Detection, calibrate, detect
 from service.monitor.embedders import Embedder, Vectors
 from service.monitor.estimate import estimate_quality
 from service.monitor.features import Features, measure
@@ -93,7 +93,12 @@ class Checker:
         current = measure(windows.current, judged.scorer, judged.pattern)
         evidence = Evidence(
             compare_quality(reference.scores.tolist(), current.scores.tolist(), least=least),
-            estimate_quality(reference, current, least=least),
+            estimate_quality(
+                reference,
+                current,
+                least=least,
+                beyond=memory.stream is not None and memory.stream.beyond(len(current)),
+            ),
         )
         calibration = self._calibration(windows.reference, reference, memory)
         detection = detect(calibration, current, self._vectors(current), evidence, check_rate(fresh, self._policy))
@@ -102,7 +107,7 @@ class Checker:
         record = _record(alias, sizes, judgement, now)
         return replace(
             record,
-            scores=[_entry(score) for score in scores if score.usable],
+            scores=[_entry(score, evidence) for score in scores if score.usable],
             quality_reference=evidence.labelled.reference if evidence.labelled else None,
             quality_current=evidence.labelled.current if evidence.labelled else None,
             report=self._report(record.id, judgement, detection, memory),
@@ -149,8 +154,11 @@ def _record(alias: str, sizes: Sizes, judgement: Judgement, now: float) -> Drift
     )
 
 
-def _entry(score: Score) -> dict[str, Any]:
+def _entry(score: Score, evidence: Evidence) -> dict[str, Any]:
+    """One detector as it is stored; the estimate of quality says itself what it expects."""
+    told = {"expected": evidence.estimated.current} if evidence.estimated and score.detector == ESTIMATE else {}
     return {
+        **told,
         "detector": score.detector,
         "kind": score.kind.value,
         "score": score.score,

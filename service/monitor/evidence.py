@@ -162,6 +162,14 @@ class Evidence:
             if self._weigh(part, phase):
                 self._admit(part, phase)
 
+    def rank(self, row: Floats, phase: int) -> Floats:
+        """The share of what it is ranked among that is as strange or stranger, a signal each; NaN where unknown."""
+        ranked = self._ranked.get(phase)
+        if ranked is None:
+            return np.full(len(row), np.nan)
+        _, upto, among = ranked.places(row[None])
+        return np.asarray(np.where((among > 0) & np.isfinite(row), (upto + 1) / (among + 1), np.nan)[0])
+
     def without(self, rows: Iterable[tuple[int, Rows]]) -> float:
         """The highest level that other rows, by phase, would reach from nothing, ranked as now."""
         sums, highest = np.zeros(len(self._sums)), 0.0

@@ -5,6 +5,7 @@ Nothing of it is stored: after a restart, the newest `REPLAYED` requests after t
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from service.monitor.betting import LOSS, TAIL
 from service.monitor.embedders import Vectors
 from service.monitor.evidence import Evidence, Rows
 from service.monitor.features import Column, Features
-from service.monitor.signals import Signal, Signals
+from service.monitor.signals import NOVELTY, Signal, Signals
 from service.monitor.wording import evidence_told
 
 REPLAYED = 5000
@@ -33,6 +34,8 @@ _KNOWN = 4 * REPLAYED
 _MOST_STEP = 50.0
 _MORE_LABELS = 1.2
 _SUSPECTS = 3
+_LEAST_RANKS = 20
+_STRANGE, _SURE = 0.1, 2.33
 _LOSSES = (Signal("score", Kind.QUALITY, 0.5, LOSS), Signal("confident_errors", Kind.QUALITY, 0.5, (*LOSS, *TAIL[1:3])))
 
 
@@ -146,6 +149,22 @@ class Stream:
             found.append(_score(LABEL_EVIDENCE, Kind.QUALITY, self._labels, detail, held=False))
         return found
 
+    def beyond(self, newest: int) -> bool:
+        """Whether more of the newest requests are strange than chance explains (99% sure)."""
+        names = [signal.name for signal in self._signals.signals]
+        if self._requests is None or NOVELTY not in names:
+            return False
+        place, ranks = names.index(NOVELTY), []
+        for one in list(self._kept)[-newest:]:
+            rank = self._requests.rank(one.row, one.phase)[place]
+            if np.isfinite(rank):
+                ranks.append(rank)
+        n = len(ranks)
+        if n < _LEAST_RANKS:
+            return False
+        strange = sum(rank <= _STRANGE for rank in ranks)
+        return bool(strange > _STRANGE * n + _SURE * math.sqrt(_STRANGE * (1 - _STRANGE) * n))
+
     def _one_client(self) -> str | None:
         """The client without whose requests there would be no alarm; never one that most of the reference is from."""
         if self._requests is None or not self._requests.alarm:
@@ -167,10 +186,8 @@ class Stream:
 def _score(name: str, kind: Kind, evidence: Evidence, detail: str, *, held: bool) -> Score:
     score, threshold = evidence.on_log_scale()
     # An alarm that is in force stays one until the evidence has clearly gone; one that is held back is none.
-    if evidence.alarm and not held:
-        score = max(score, float(np.nextafter(threshold, np.inf)))
-    else:
-        score = min(score, threshold)
+    in_force = evidence.alarm and not held
+    score = max(score, math.nextafter(threshold, math.inf)) if in_force else min(score, threshold)
     return Score(name, kind, score, threshold, detail)
 
 
