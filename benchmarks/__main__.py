@@ -15,6 +15,7 @@ ROWS = {
     "promotion": "benchmarks.promotion",
     "recover": "benchmarks.recover",
     "clinc": "benchmarks.clinc",
+    "drift": "benchmarks.drift",
 }
 
 

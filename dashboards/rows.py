@@ -182,7 +182,7 @@ def _quality() -> Sequence[Any]:
     return [
         chart(
             "Served quality",
-            "Mean score of the newest labelled replies, and what the model's confidence lets expect if labels are late.",
+            "Mean score of the newest labelled replies, and what the model's confidence lets expect without labels.",
             "percentunit",
             [
                 Query(led("trimtab_served_quality_ratio", "alias"), "{{alias}}"),

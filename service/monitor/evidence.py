@@ -29,6 +29,9 @@ _BLOCK = 32
 _LAG = 500
 """Requests are ranked among once so many came after them: mild drift has been noticed by then."""
 
+_TAKEN_IN = 128
+"""At least so many at a time: sorting them in is the most expensive step."""
+
 _MOST_RANKED = 4000
 _LEAST_RANKED = 20
 _LEAST_SEEN = 10
@@ -50,10 +53,10 @@ _SLACK, _HALF, _STEEPNESS = 1.5, 0.17, 1.5
 
 
 def slack(ranked: int, every: float) -> float:
-    """Requests between false alarms over the level that raises them, when requests are ranked among `ranked` others.
+    """Rows between false alarms over the level that raises them, when rows are ranked among `ranked` others.
 
     Above 1 for many, as the level jumps past an alarm's; below for few, as the reference's own oddity adds up over the
-    `every` requests that it is held against. Measured by simulation; see docs/drift.md.
+    `every` rows that it is held against. Measured by simulation; see docs/drift.md.
     """
     return float(_SLACK / (1.0 + (_HALF * every / max(1, ranked)) ** _STEEPNESS))
 
@@ -245,20 +248,23 @@ class Evidence:
     def _admit(self, rows: Rows, phase: int) -> None:
         self._waiting.append((phase, rows))
         self._waits += len(rows)
-        if self.alarm or self.level >= _HARMLESS:
+        if self.alarm or self.level >= _HARMLESS or self._waits < _LAG + _TAKEN_IN:
             return
+        harmless: dict[int, list[Rows]] = {}
         while self._waits - len(self._waiting[0][1]) >= _LAG:
             since, part = self._waiting.popleft()
             self._waits -= len(part)
+            harmless.setdefault(since, []).append(part)
+        for since, parts in harmless.items():
             ranked = self._ranked.get(since)
             if ranked is None:
-                self._ranked[since] = Ranked(part)
+                self._ranked[since] = Ranked(np.vstack(parts))
             elif ranked.size < _MOST_RANKED:
-                ranked.add(part)
+                ranked.add(np.vstack(parts))
 
     def _size(self, phase: int) -> int:
         ranked = self._ranked.get(phase)
         return ranked.size if ranked is not None else 0
 
     def _needed(self, ranked: int) -> float:
-        return self._every / slack(ranked, self._every)
+        return self._every / slack(ranked, self._every / self._step)

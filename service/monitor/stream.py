@@ -67,19 +67,19 @@ class Stream:
             least: labelled requests that the reference must have before labels are weighed.
         """
         self._season = season
-        self._signals = Signals(features, vectors)
+        self.signals = Signals(features, vectors)
         self._seen: dict[str, bool] = {}
         self._kept: deque[_Weighed] = deque(maxlen=_REMEMBERED)
         self._sources = Counter(row.capture.source for row in rows)
         self._of = len(rows)
         phases = [phase_of(row.capture.at, season) for row in rows]
         self._every, self._least = every, least
-        self._labels: Evidence | None = None
+        self.labels: Evidence | None = None
         self._labelled = 0
-        self._requests: Evidence | None = None
-        if self._signals.vary:
-            self._requests = Evidence(
-                self._signals.signals, self._signals.reference, phases, every=every / (1 - WINDOW_SHARE), step=1.0
+        self.requests: Evidence | None = None
+        if self.signals.vary:
+            self.requests = Evidence(
+                self.signals.signals, self.signals.reference, phases, every=every / (1 - WINDOW_SHARE), step=1.0
             )
         self.label(features)
         self._lone: str | None = None
@@ -92,11 +92,11 @@ class Stream:
             return
         self._labelled = n
         rate = (1 - WINDOW_SHARE) / self._every
-        losses = _losses(reference)[labelled]
+        lost = losses(reference)[labelled]
         step = min(_MOST_STEP, len(reference) / n)
-        self._labels = Evidence(_LOSSES, losses, [0] * n, every=1 / (LABEL_SHARE * rate), step=step)
-        if self._requests is not None:
-            self._requests.declare(1 / ((1 - LABEL_SHARE) * rate))
+        self.labels = Evidence(_LOSSES, lost, [0] * n, every=1 / (LABEL_SHARE * rate), step=step)
+        if self.requests is not None:
+            self.requests.declare(1 / ((1 - LABEL_SHARE) * rate))
 
     @property
     def alarm(self) -> bool:
@@ -114,7 +114,7 @@ class Stream:
 
     def take(self, rows: Sequence[Labelled], features: Features, vectors: Vectors | None) -> None:
         """Weigh `unseen` rows, with their features and vectors."""
-        measured = self._signals.measure(features, vectors)
+        measured = self.signals.measure(features, vectors)
         fresh = [i for i, row in enumerate(rows) if row.capture.request_id not in self._seen]
         weighed = [
             _Weighed(
@@ -122,14 +122,14 @@ class Stream:
             )
             for i in fresh
         ]
-        if self._requests is not None:
+        if self.requests is not None:
             for phase, part in groupby(weighed, key=lambda one: one.phase):
-                self._requests.take(np.stack([one.row for one in part]), phase)
+                self.requests.take(np.stack([one.row for one in part]), phase)
         self._kept.extend(weighed)
-        if self._labels is not None:
+        if self.labels is not None:
             told = [i for i, row in enumerate(rows) if row.feedback is not None and np.isfinite(features.scores[i])]
             if told:
-                self._labels.take(_losses(features)[told])
+                self.labels.take(losses(features)[told])
         for row in rows:
             self._seen[row.capture.request_id] = row.feedback is not None
         while len(self._seen) > _KNOWN:
@@ -139,24 +139,24 @@ class Stream:
     def scores(self) -> list[Score]:
         """The evidence as detectors, on the scale of its logarithm."""
         found = []
-        if self._requests is not None:
-            shares = self._requests.shares()
+        if self.requests is not None:
+            shares = self.requests.shares()
             kind = shares[0].signal.kind if shares else Kind.INPUT
             detail = evidence_told(shares, self._lone)
-            found.append(_score(EVIDENCE, kind, self._requests, detail, held=self._lone is not None))
-        if self._labels is not None:
+            found.append(_score(EVIDENCE, kind, self.requests, detail, held=self._lone is not None))
+        if self.labels is not None:
             detail = "Labelled replies are worse than the reference's."
-            found.append(_score(LABEL_EVIDENCE, Kind.QUALITY, self._labels, detail, held=False))
+            found.append(_score(LABEL_EVIDENCE, Kind.QUALITY, self.labels, detail, held=False))
         return found
 
     def beyond(self, newest: int) -> bool:
         """Whether more of the newest requests are strange than chance explains (99% sure)."""
-        names = [signal.name for signal in self._signals.signals]
-        if self._requests is None or NOVELTY not in names:
+        names = [signal.name for signal in self.signals.signals]
+        if self.requests is None or NOVELTY not in names:
             return False
         place, ranks = names.index(NOVELTY), []
         for one in list(self._kept)[-newest:]:
-            rank = self._requests.rank(one.row, one.phase)[place]
+            rank = self.requests.rank(one.row, one.phase)[place]
             if np.isfinite(rank):
                 ranks.append(rank)
         n = len(ranks)
@@ -167,7 +167,7 @@ class Stream:
 
     def _one_client(self) -> str | None:
         """The client without whose requests there would be no alarm; never one that most of the reference is from."""
-        if self._requests is None or not self._requests.alarm:
+        if self.requests is None or not self.requests.alarm:
             return None
         counts = Counter(one.source for one in self._kept if one.source is not None)
         for source, _ in counts.most_common(_SUSPECTS):
@@ -178,7 +178,7 @@ class Stream:
                 (phase, np.stack([one.row for one in part]))
                 for phase, part in groupby(others, key=lambda one: one.phase)
             ]
-            if self._requests.without(parts) < 1:
+            if self.requests.without(parts) < 1:
                 return source
         return None
 
@@ -191,7 +191,7 @@ def _score(name: str, kind: Kind, evidence: Evidence, detail: str, *, held: bool
     return Score(name, kind, score, threshold, detail)
 
 
-def _losses(features: Features) -> Column:
+def losses(features: Features) -> Column:
     """How bad a labelled reply was, and the same with confident errors as the worst."""
     confidence = np.nan_to_num(features.columns["confidence"], nan=0.5)
     loss = 1.0 - features.scores
