@@ -10,13 +10,14 @@ from uuid import uuid4
 
 from service.core.drift import DriftPolicy, Evidence, Judgement, Score, Verdict, check_rate, compare_quality, judge
 from service.core.records import DriftCheck, Labelled
+from service.core.season import phase_of
 from service.core.window import Sizes, Windows
 from service.monitor.detectors import ESTIMATE, Calibration, Detection, calibrate, detect
 from service.monitor.embedders import Embedder, Vectors
 from service.monitor.estimate import estimate_quality
 from service.monitor.features import Features, measure
 from service.monitor.report import Reports
-from service.monitor.stream import Stream
+from service.monitor.stream import EVIDENCE, Stream
 from service.settings import AliasSettings, DriftSettings
 
 
@@ -89,6 +90,7 @@ class Checker:
         streamed = memory.stream.scores() if memory.stream is not None else []
         if sizes.lack(self._policy.wanted) is not None and not any(score.alarm for score in streamed):
             return _record(alias, sizes, judge((), Evidence(), sizes, self._policy), now)
+        windows = self._comparable(windows, memory.stream.lone if memory.stream is not None else None)
         reference = measure(windows.reference, judged.scorer, judged.pattern)
         current = measure(windows.current, judged.scorer, judged.pattern)
         evidence = Evidence(
@@ -104,6 +106,9 @@ class Checker:
         detection = detect(calibration, current, self._vectors(current), evidence, check_rate(fresh, self._policy))
         scores = (*detection.scores, *streamed)
         judgement = judge(scores, evidence, sizes, self._policy)
+        if memory.stream is not None and memory.stream.lone is not None:
+            told = next(score.detail for score in streamed if score.detector == EVIDENCE)
+            judgement = replace(judgement, reasons=(*judgement.reasons, told))
         record = _record(alias, sizes, judgement, now)
         return replace(
             record,
@@ -112,6 +117,13 @@ class Checker:
             quality_current=evidence.labelled.current if evidence.labelled else None,
             report=self._report(record.id, judgement, detection, memory),
         )
+
+    def _comparable(self, windows: Windows, lone: str | None) -> Windows:
+        """Without the one client that alone would raise an alarm, and of the reference the current phases only."""
+        current = tuple(row for row in windows.current if lone is None or row.capture.source != lone)
+        phases = {phase_of(row.capture.at, self._season) for row in current}
+        reference = tuple(row for row in windows.reference if phase_of(row.capture.at, self._season) in phases)
+        return Windows(reference, current)
 
     def _vectors(self, features: Features) -> Vectors | None:
         return self._embedder.embed(features.prompts) if self._embedder else None

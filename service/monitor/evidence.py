@@ -45,6 +45,9 @@ _OVER = 1 / 10
 _MEMORY = 0.2
 """Of the declared requests: so fast evidence fades, or bets that say nothing would add up by their number alone."""
 
+_NOTHING = 1e-9
+"""A payoff this near to 1 comes of values that are all equal: it says nothing."""
+
 _CAP = 10.0
 """In alarms' levels: what is beyond only delays the end of an alarm."""
 
@@ -218,7 +221,7 @@ class Evidence:
         pays = self._payoffs(rows, phase)
         product = np.cumprod(pays * self._kept, 0)
         before = np.vstack([np.ones(len(sums)), product[:-1]])
-        return pays, product * (sums + np.cumsum(np.where(pays != 1.0, self._step, 0.0) / before, 0))
+        return pays, product * (sums + np.cumsum(np.where(np.abs(pays - 1.0) > _NOTHING, self._step, 0.0) / before, 0))
 
     def _payoffs(self, rows: Rows, phase: int) -> Floats:
         """Shape [requests, bets]; 1 where nothing is known."""

@@ -82,7 +82,8 @@ class Stream:
                 self.signals.signals, self.signals.reference, phases, every=every / (1 - WINDOW_SHARE), step=1.0
             )
         self.label(features)
-        self._lone: str | None = None
+        self.lone: str | None = None
+        """The client without whose requests there would be no alarm."""
 
     def label(self, reference: Features) -> None:
         """Rank labels among the reference's, once there are enough; anew when clearly more of them have come."""
@@ -134,7 +135,7 @@ class Stream:
             self._seen[row.capture.request_id] = row.feedback is not None
         while len(self._seen) > _KNOWN:
             del self._seen[next(iter(self._seen))]
-        self._lone = self._one_client()
+        self.lone = self._one_client()
 
     def scores(self) -> list[Score]:
         """The evidence as detectors, on the scale of its logarithm."""
@@ -142,8 +143,8 @@ class Stream:
         if self.requests is not None:
             shares = self.requests.shares()
             kind = shares[0].signal.kind if shares else Kind.INPUT
-            detail = evidence_told(shares, self._lone)
-            found.append(_score(EVIDENCE, kind, self.requests, detail, held=self._lone is not None))
+            detail = evidence_told(shares, self.lone)
+            found.append(_score(EVIDENCE, kind, self.requests, detail, held=self.lone is not None))
         if self.labels is not None:
             detail = "Labelled replies are worse than the reference's."
             found.append(_score(LABEL_EVIDENCE, Kind.QUALITY, self.labels, detail, held=False))
