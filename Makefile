@@ -8,7 +8,7 @@ bin := $(VENV)/bin
 python := $(shell $(PYTHON) -c '' 2>/dev/null && echo $(PYTHON) || echo python3)
 installed := $(VENV)/.installed-$(shell cat requirements/cpu.lock pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: help demo serve test soak lint bench bench-gateway dashboards install lock clean
+.PHONY: help demo serve test soak lint bench bench-gateway bench-drift dashboards install lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -36,6 +36,9 @@ bench: install ## every row of the scorecard
 
 bench-gateway: install ## the gateway beside LiteLLM, TensorZero and nginx (they are installed on first use)
 	$(bin)/python -m benchmarks.gateway
+
+bench-drift: install ## drift: false alarms, delay, estimated accuracy, beside Evidently, river and NannyML
+	$(bin)/python -m benchmarks.drift
 
 dashboards: install ## generate the Grafana dashboard from Python
 	$(bin)/python -m dashboards.build

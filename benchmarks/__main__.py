@@ -17,6 +17,7 @@ ROWS = {
     "captures": "benchmarks.captures",
     "reasons": "benchmarks.reasons",
     "clinc": "benchmarks.clinc",
+    "drift": "benchmarks.drift",
 }
 
 

@@ -181,8 +181,14 @@ def _quality() -> Sequence[Any]:
     mean = f"{rate(total, 'alias', 'adapter')} / {rate(count, 'alias', 'adapter')}"
     return [
         chart(
-            "Served quality", "Mean score of the newest labelled replies. Read it with the number behind it, right.",
-            "percentunit", [Query(led("trimtab_served_quality_ratio", "alias"), "{{alias}}")], ceiling=1,
+            "Served quality",
+            "Mean score of the newest labelled replies, and what the model's confidence lets expect without labels.",
+            "percentunit",
+            [
+                Query(led("trimtab_served_quality_ratio", "alias"), "{{alias}}"),
+                Query(led("trimtab_estimated_quality_ratio", "alias"), "{{alias}} estimated"),
+            ],
+            ceiling=1,
         ),
         chart(
             "Labelled replies behind it",

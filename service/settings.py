@@ -16,6 +16,7 @@ from service.core.errors import ConfigError
 from service.core.freeze import parse_freeze
 from service.core.guards import Guard
 from service.core.names import check_alias
+from service.core.season import Season
 
 Ratio = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
@@ -172,6 +173,7 @@ class DriftSettings(Group):
     current_size: int = Field(200, ge=10)
     min_labelled: int = Field(20, ge=1, description="labelled requests a window needs before quality is judged")
     false_alarm_every: int = Field(10_000, ge=100, description="requests between false alarms, all detectors together")
+    season: Season = Field(Season.NONE, description="compare by time of `day` or of the `week` only")
     quality_drop: Ratio = Field(0.05, description="a loss of quality smaller than this never triggers retraining")
     require_quality_loss: bool = True
     embedder: str | None = Field(

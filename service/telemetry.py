@@ -90,6 +90,12 @@ class ControllerMetrics:
             ("alias", "detector"),
             registry=registry,
         )
+        self.estimated_quality = Gauge(
+            "trimtab_estimated_quality_ratio",
+            "Mean score of the newest replies as the model's confidence lets expect; NaN where it says too little.",
+            ("alias",),
+            registry=registry,
+        )
         self.drift_verdict = Gauge(
             "trimtab_drift_verdict", "1 for the verdict in force.", ("alias", "verdict"), registry=registry
         )

@@ -102,6 +102,8 @@ class Gauges:
             return
         self._checks[name] = check.id
         self._m.drift_checks.labels(name, check.verdict).inc()
+        expected = [entry["expected"] for entry in check.scores if isinstance(entry.get("expected"), int | float)]
+        self._m.estimated_quality.labels(name).set(expected[0] if expected else math.nan)
         for entry in check.scores:
             score, threshold = entry.get("score"), entry.get("threshold")
             if isinstance(score, int | float) and isinstance(threshold, int | float) and threshold > 0:

@@ -16,6 +16,12 @@ from statistics import NormalDist
 
 from service.core.window import Sizes
 
+WINDOW_SHARE = 0.1
+"""What the windows' detectors may take of the declared rate; single requests and labels have the rest."""
+
+LABEL_SHARE = 0.2
+"""What labels may take of that rest, where there are labels; single requests have what is left."""
+
 _CONFIDENCE = 0.95
 """How sure the impact gate is of a loss of quality, one-sided."""
 
@@ -122,7 +128,7 @@ def check_rate(fresh: int, policy: DriftPolicy) -> float:
 
     No more than one window's worth of requests counts: those that no window held had no chance to alarm.
     """
-    return min(_MOST_RATE, min(max(1, fresh), policy.wanted.current) / policy.false_alarm_every)
+    return min(_MOST_RATE, WINDOW_SHARE * min(max(1, fresh), policy.wanted.current) / policy.false_alarm_every)
 
 
 def detector_rate(overall: float, detectors: int) -> float:
@@ -145,12 +151,14 @@ def quality_score(detector: str, kind: Kind, quality: Quality, rate: float) -> S
 
 
 def judge(scores: Sequence[Score], evidence: Evidence, sizes: Sizes, policy: DriftPolicy) -> Judgement:
-    """DRIFTED when a detector alarms; `retrain` when that also costs quality, or when the policy asks for no loss.
+    """DRIFTED when a detector alarms, be the current window full or not; `retrain` when that also costs quality,
+    or when the policy asks for no loss.
 
     The first reason says most: the loss where there is a credible one, else the detector farthest beyond its threshold.
     """
     lack = sizes.lack(policy.wanted)
-    if lack is not None:
+    early = sizes.reference >= policy.wanted.reference and any(score.alarm for score in scores)
+    if lack is not None and not early:
         return Judgement(Verdict.INCONCLUSIVE, (lack,))
     usable = [score for score in scores if score.usable]
     if not usable:

@@ -12,13 +12,15 @@ from uuid import uuid4
 from service.core.drift import DriftPolicy, Evidence, Judgement, Score, Verdict, check_rate, compare_quality, judge
 from service.core.errors import TrimtabError
 from service.core.records import DriftCheck, Labelled
+from service.core.season import phase_of
 from service.core.window import Sizes, Windows
-from service.monitor.detectors import Calibration, Detection, calibrate, detect
+from service.monitor.detectors import ESTIMATE, Calibration, Detection, calibrate, detect
 from service.monitor.embedders import Embedder, Vectors
 from service.monitor.estimate import estimate_quality
 from service.monitor.features import Features, measure
 from service.monitor.reasons import explain
 from service.monitor.report import Reports
+from service.monitor.stream import EVIDENCE, Stream
 from service.monitor.surfaces import Descriptors
 from service.monitor.topics import topics_of
 from service.settings import AliasSettings, DriftSettings
@@ -31,14 +33,18 @@ _log = logging.getLogger(__name__)
 class Memory:
     """What is kept of one alias between checks, only to save work: after a restart it is made anew.
 
-    `calibrated` is the digest of the reference that `calibration` was made from; `told` is what `report` shows; `onset`
-    is when the drift that goes on began.
+    `calibrated` is the digest of the reference that `calibration` was made from, `streamed` of the `stream`'s, of which
+    `labelled` requests had feedback; `told` is what `report` shows; `onset` is when the drift that goes on
+    began.
     """
 
     calibrated: str | None = None
     calibration: Calibration | None = None
     told: tuple[Verdict, bool, str] | None = None
     report: str | None = None
+    stream: Stream | None = None
+    streamed: str | None = None
+    labelled: int = 0
     onset: float | None = None
 
 
@@ -66,25 +72,61 @@ class Checker:
         self._reports = reports
         self._embedder = embedder
         self._descriptors = descriptors or Descriptors(())
+        self._season = settings.season
+
+    def observe(self, windows: Windows, rows: Sequence[Labelled], judged: AliasSettings, memory: Memory) -> bool:
+        """Weigh every request and label among `rows` that was not weighed before; whether an alarm began or ended."""
+        if windows.sizes.reference < self._policy.wanted.reference:
+            return False
+        digest = _digest(self._embedder.id if self._embedder else "", windows.reference)
+        if memory.stream is None or memory.streamed != digest:
+            reference = measure(windows.reference, judged.scorer, judged.pattern)
+            _, vectors = self._vectors(reference.prompts)
+            memory.stream = Stream(
+                windows.reference, reference, vectors,
+                every=self._policy.false_alarm_every, least=self._policy.min_labelled, season=self._season,
+            )  # fmt: skip
+            memory.streamed = digest
+        labelled = sum(row.feedback is not None for row in windows.reference)
+        if labelled > memory.labelled:
+            memory.stream.label(measure(windows.reference, judged.scorer, judged.pattern))
+        memory.labelled = labelled
+        unseen = memory.stream.unseen(rows)
+        if not unseen:
+            return False
+        before = memory.stream.alarm
+        features = measure(unseen, judged.scorer, judged.pattern)
+        _, vectors = self._vectors(features.prompts)
+        memory.stream.take(unseen, features, vectors)
+        return memory.stream.alarm != before
 
     def check(
         self, alias: str, windows: Windows, judged: AliasSettings, memory: Memory, *, fresh: int, now: float
     ) -> DriftCheck:
         """The verdict on these windows, `fresh` of whose requests no check has seen before."""
         sizes, least = windows.sizes, self._policy.min_labelled
-        if sizes.lack(self._policy.wanted) is not None:
+        self.observe(windows, windows.current, judged, memory)
+        streamed = memory.stream.scores() if memory.stream is not None else []
+        if sizes.lack(self._policy.wanted) is not None and not any(score.alarm for score in streamed):
             return _record(alias, sizes, judge((), Evidence(), sizes, self._policy), now)
+        windows = self._comparable(windows, memory.stream.lone if memory.stream is not None else None)
         reference = measure(windows.reference, judged.scorer, judged.pattern)
         current = measure(windows.current, judged.scorer, judged.pattern)
         evidence = Evidence(
             compare_quality(reference.scores.tolist(), current.scores.tolist(), least=least),
-            estimate_quality(reference, current, least=least),
+            estimate_quality(
+                reference,
+                current,
+                least=least,
+                beyond=memory.stream is not None and memory.stream.beyond(len(current)),
+            ),
         )
         current = self._descriptors.add_to(current)
         embedder, vectors = self._vectors(current.prompts)
         calibration = self._calibration(windows.reference, reference, memory, embedder)
         detection = detect(calibration, current, vectors, evidence, check_rate(fresh, self._policy))
-        judgement = judge(detection.scores, evidence, sizes, self._policy)
+        scores = (*detection.scores, *streamed)
+        judgement = judge(scores, evidence, sizes, self._policy)
         why = None
         if judgement.verdict is Verdict.DRIFTED:
             times = [row.capture.at for row in windows.current]
@@ -92,16 +134,26 @@ class Checker:
             why = explain(topics, reference, current, detection, times, onset=memory.onset)
             judgement = replace(judgement, reasons=(*why.reasons, *judgement.reasons))
         memory.onset = why.since if why is not None else None
+        if memory.stream is not None and memory.stream.lone is not None:
+            told = next(score.detail for score in streamed if score.detector == EVIDENCE)
+            judgement = replace(judgement, reasons=(*judgement.reasons, told))
         record = _record(alias, sizes, judgement, now)
         return replace(
             record,
             since=memory.onset,
             topics=list(why.topics) if why is not None else [],
-            scores=[_entry(score) for score in detection.scores if score.usable],
+            scores=[_entry(score, evidence) for score in scores if score.usable],
             quality_reference=evidence.labelled.reference if evidence.labelled else None,
             quality_current=evidence.labelled.current if evidence.labelled else None,
             report=self._report(record, judgement, detection, memory),
         )
+
+    def _comparable(self, windows: Windows, lone: str | None) -> Windows:
+        """Without the one client that alone would raise an alarm, and of the reference the current phases only."""
+        current = tuple(row for row in windows.current if lone is None or row.capture.source != lone)
+        phases = {phase_of(row.capture.at, self._season) for row in current}
+        reference = tuple(row for row in windows.reference if phase_of(row.capture.at, self._season) in phases)
+        return Windows(reference, current)
 
     def _vectors(self, prompts: Sequence[str]) -> tuple[str, Vectors | None]:
         """The embedder's id with its vectors; no vectors, and a line in the log, while it cannot be used."""
@@ -116,8 +168,7 @@ class Checker:
 
     def _calibration(self, rows: Sequence[Labelled], reference: Features, memory: Memory, embedder: str) -> Calibration:
         """Made anew for another reference and for another embedder, whose vectors do not compare."""
-        named = [embedder, *(row.capture.request_id for row in rows)]
-        digest = sha256("\0".join(named).encode("utf-8", "surrogatepass")).hexdigest()
+        digest = _digest(embedder, rows)
         if memory.calibration is None or memory.calibrated != digest:
             by, vectors = self._vectors(reference.prompts) if embedder else ("", None)
             vectors = vectors if by == embedder else None
@@ -144,6 +195,12 @@ class Checker:
         return memory.report
 
 
+def _digest(embedder: str, rows: Sequence[Labelled]) -> str:
+    """Of a reference, as this embedder sees it."""
+    named = [embedder, *(row.capture.request_id for row in rows)]
+    return sha256("\0".join(named).encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _record(alias: str, sizes: Sizes, judgement: Judgement, now: float) -> DriftCheck:
     return DriftCheck(
         id=uuid4().hex,
@@ -158,8 +215,11 @@ def _record(alias: str, sizes: Sizes, judgement: Judgement, now: float) -> Drift
     )
 
 
-def _entry(score: Score) -> dict[str, Any]:
+def _entry(score: Score, evidence: Evidence) -> dict[str, Any]:
+    """One detector as it is stored; the estimate of quality says itself what it expects."""
+    told = {"expected": evidence.estimated.current} if evidence.estimated and score.detector == ESTIMATE else {}
     return {
+        **told,
         "detector": score.detector,
         "kind": score.kind.value,
         "score": score.score,

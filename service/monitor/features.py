@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +27,16 @@ COLUMNS: Mapping[str, Kind] = {
     "reply_words": Kind.OUTPUT,
     "reply_tokens": Kind.OUTPUT,
     "confidence": Kind.OUTPUT,
+    "refusal": Kind.OUTPUT,
 }
 """The numeric features that have a detector each."""
+
+_REFUSED_WITHIN = 200
+_REFUSAL = re.compile(
+    r"\bI(?:'m| am) (?:sorry|afraid|unable|not able)\b|\bI (?:can(?:no|')t|can not|won't|will not|am not allowed)\b"
+    r"|\b(?:as an AI|I apologi[sz]e|cannot (?:help|assist)|not able to help)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,7 @@ def measure(rows: Sequence[Labelled], scorer: str, pattern: str | None) -> Featu
         "reply_words": [len(text.split()) for text in replies],
         "reply_tokens": [row.capture.completion_tokens for row in rows],
         "confidence": [_probability(row.capture.confidence) for row in rows],
+        "refusal": [float(_REFUSAL.search(text[:_REFUSED_WITHIN]) is not None) for text in replies],
     }
     columns = {name: np.asarray(values[name], dtype=np.float64) for name in COLUMNS}
     scores = np.asarray([_score(row, scorer, pattern) for row in rows], dtype=np.float64)
@@ -97,7 +107,7 @@ def _word_variety(text: str) -> float:
 
 
 def _probability(confidence: float | None) -> float:
-    return math.exp(min(0.0, confidence)) if confidence is not None and not math.isnan(confidence) else math.nan
+    return math.exp(min(0.0, confidence)) if confidence is not None and math.isfinite(confidence) else math.nan
 
 
 def _score(row: Labelled, scorer: str, pattern: str | None) -> float:

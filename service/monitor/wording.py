@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from service.monitor.evidence import Share
 from service.monitor.features import Column
 from service.monitor.scrub import scrub
 
@@ -20,6 +21,7 @@ _NAMES: Mapping[str, str] = {
     "reply_words": "Reply length (words)",
     "reply_tokens": "Reply length (tokens)",
     "confidence": "The replies' confidence",
+    "refusal": "Share of replies that refuse",
 }
 _EXAMPLES = 3
 _FEW = 0.05
@@ -33,6 +35,16 @@ def mean_moved(column: str, reference: Column, current: Column) -> str:
     if abs(after - before) < 0.1 * spread:
         return f"{name} stayed at {after:.3g} on average; its spread went from ±{spread:.2g} to ±{spread_after:.2g}."
     return f"{name} {'rose' if after > before else 'fell'} from {before:.3g} to {after:.3g} on average."
+
+
+def evidence_told(shares: Sequence[Share], lone: str | None) -> str:
+    """What the evidence of single requests rests on; `lone`: the one client that it comes from."""
+    if not shares:
+        return "No request has been weighed yet."
+    parts = ", ".join(f"{one.signal.told} ({one.part:.0%})" for one in shares[:_EXAMPLES] if one.part >= _FEW)
+    if lone is not None:
+        return f"Only the requests of one client ({scrub(lone, limit=40)}) look unlike the reference: {parts}."
+    return f"Single requests look unlike the reference: {parts}."
 
 
 def embedding_moved(reference: Column, current: Column, prompts: Sequence[str]) -> str:

@@ -10,17 +10,24 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # c
 
 from service.core.errors import TrimtabError
 from service.core.records import Alias, DriftCheck
-from service.core.window import Sizes, is_due
+from service.core.window import Sizes, Windows, is_due, reference_end
 from service.monitor.check import Checker, Memory
 from service.monitor.embedders import build_embedder
 from service.monitor.reference import References
 from service.monitor.report import Reports
 from service.monitor.rounds import Rounds
+from service.monitor.stream import REPLAYED
 from service.monitor.surfaces import Descriptors, presets
 from service.monitor.views import DriftStore
 from service.monitor.workspace import Alarms
 from service.ports import Clock, Store
 from service.settings import DriftSettings, Settings
+
+_GRACE_S = 10.0
+"""How late a capture may reach the store, or how far gateways' clocks may differ, and still be weighed in its turn."""
+
+_LATE_LABELS = 1000
+"""A label counts as long as its request is among so many newest labelled ones."""
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +72,8 @@ class Watch:
         self._references = References(store, settings.drift.reference, self._wanted)
         self._memories: dict[str, Memory] = {}
         self._seen: dict[str, Mapping[str, bool]] = {}
+        self._weighed: dict[str, tuple[float, float]] = {}
+        """Where the reference ended, and upto when requests after it were weighed."""
 
     async def check_alias(self, alias: Alias) -> DriftCheck | None:
         """Judge the newest window and store the verdict; None while too little is new since the last check."""
@@ -75,10 +84,11 @@ class Watch:
         before = self._seen.get(alias.name, {})
         fresh = sum(before.get(request_id) != labelled for request_id, labelled in known.items())
         full = windows.sizes.lack(self._wanted) is None
-        if not fresh or (full and not is_due(fresh, self._wanted.current)):
-            return None
         if alias.name not in self._memories:
             self._memories[alias.name] = Memory(onset=await self._references.onset(alias))
+        turned = await self._observe(alias, windows)
+        if not turned and (not fresh or (full and not is_due(fresh, self._wanted.current))):
+            return None
         check = await asyncio.to_thread(
             self._checker.check, alias.name, windows, self._settings.alias(alias.name), self._memories[alias.name],
             fresh=fresh, now=self._clock.now(),
@@ -88,6 +98,26 @@ class Watch:
         self._seen[alias.name] = known
         await self._references.roll(alias, check, now=check.at)
         return check
+
+    async def _observe(self, alias: Alias, windows: Windows) -> bool:
+        """Have every request and label since the last round weighed; whether an alarm began or ended."""
+        end = reference_end(windows.reference, self._wanted)
+        if end is None:
+            return False
+        start, upto = self._weighed.get(alias.name, (end, end))
+        # As in the current window: what an earlier champion answered after a pinned reference says nothing of this one.
+        first = max(end, alias.reference_since)
+        since = max(first, upto - _GRACE_S) if start == end else first
+        rows = [
+            *await self._store.window(alias.name, since=since, limit=REPLAYED, newest=True),
+            *await self._store.window(alias.name, since=first, limit=_LATE_LABELS, newest=True, labelled_only=True),
+        ]
+        turned = await asyncio.to_thread(
+            self._checker.observe, windows, rows, self._settings.alias(alias.name), self._memories[alias.name]
+        )
+        newest = max((row.capture.at for row in rows), default=since)
+        self._weighed[alias.name] = (end, min(newest, self._clock.now()))
+        return turned
 
 
 async def _check_all(store: Store, rounds: Rounds, drift: DriftSettings) -> None:

@@ -97,11 +97,19 @@ def test_a_small_loss_may_alarm_without_a_case_for_retraining() -> None:
     assert (judgement.verdict, judgement.retrain) == (Verdict.DRIFTED, False)
 
 
-@pytest.mark.parametrize("sizes", [Sizes(0, 0), Sizes(499, 200), Sizes(500, 199)])
-def test_small_windows_are_inconclusive_whatever_the_scores(sizes: Sizes) -> None:
-    judgement = judge([WILD], Evidence(labelled=LOST), sizes, POLICY)
+@pytest.mark.parametrize(
+    ("sizes", "scores"),
+    [(Sizes(0, 0), [WILD]), (Sizes(499, 200), [WILD]), (Sizes(500, 199), [CALM]), (Sizes(500, 0), [])],
+)
+def test_small_windows_are_inconclusive(sizes: Sizes, scores: list[Score]) -> None:
+    judgement = judge(scores, Evidence(labelled=LOST), sizes, POLICY)
     assert (judgement.verdict, judgement.retrain) == (Verdict.INCONCLUSIVE, False)
     assert "still filling" in judgement.reasons[0]
+
+
+def test_an_alarm_does_not_wait_for_the_current_window() -> None:
+    judgement = judge([WILD], Evidence(labelled=LOST), Sizes(500, 30), POLICY)
+    assert (judgement.verdict, judgement.retrain) == (Verdict.DRIFTED, True)
 
 
 odd = st.sampled_from([math.nan, math.inf, -math.inf])
@@ -126,9 +134,9 @@ def test_retraining_is_only_ever_asked_for_on_drift(found: list[tuple[float, flo
 
 
 @pytest.mark.parametrize(
-    ("fresh", "every", "rate"), [(50, 10_000, 0.005), (0, 10_000, 0.0001), (9999, 10_000, 0.02), (200, 100, 0.5)]
+    ("fresh", "every", "rate"), [(50, 10_000, 0.0005), (0, 10_000, 0.00001), (9999, 10_000, 0.002), (200, 10, 0.5)]
 )
-def test_a_check_takes_its_share_of_the_declared_rate(fresh: int, every: int, rate: float) -> None:
+def test_a_checks_windows_take_a_tenth_of_the_declared_rate(fresh: int, every: int, rate: float) -> None:
     assert check_rate(fresh, replace(POLICY, false_alarm_every=every)) == pytest.approx(rate)
 
 

@@ -16,13 +16,13 @@ class NotInstalled(Exception):
     """A peer could not be installed here; the message is the installer's own reason."""
 
 
-def environment(name: str) -> Path:
-    """The Python of an environment with what `<name>.lock` lists and nothing else.
+def environment(name: str, locks: Path = LOCKS) -> Path:
+    """The Python of an environment with what `<name>.lock` in the folder `locks` lists and nothing else.
 
     Raises:
         NotInstalled: pip could not.
     """
-    lock = LOCKS / f"{name}.lock"
+    lock = locks / f"{name}.lock"
     folder = CACHE / f"{name}-{sha256(lock.read_bytes()).hexdigest()[:12]}"
     done = folder / ".installed"
     python = folder.absolute() / "bin" / "python"

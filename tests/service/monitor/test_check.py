@@ -107,10 +107,10 @@ def test_drift_without_a_loss_of_quality_does_not_ask_for_retraining(embedder: E
 
 
 def test_quality_that_falls_on_the_same_requests_is_drift(embedder: Embedder) -> None:
-    check = Desk(DEFAULT, embedder).play(1, renamed=0.3)
+    check = Desk(DEFAULT, embedder).play(2, renamed=0.3)
     assert (check.verdict, check.retrain) == ("DRIFTED", True)
-    assert "feedback_score" in alarms(check)
-    assert alarms(check) == {"feedback_score"}
+    assert {"feedback_score", "label_evidence"} <= alarms(check)
+    assert "evidence" not in alarms(check)
 
 
 def test_without_labels_confidence_estimates_the_loss(embedder: Embedder) -> None:
@@ -136,7 +136,14 @@ def test_the_check_goes_without_an_embedder() -> None:
     assert "embedding" not in {entry["detector"] for entry in check.scores}
 
 
-@pytest.mark.parametrize("sizes", [(0, 0), (5, 0), (300, 0), (300, 99)])
+def test_strong_drift_is_found_before_the_current_window_is_full(embedder: Embedder) -> None:
+    reference = traffic(1, 300)
+    check = Desk(DEMO, embedder).check(reference, traffic(2, 40, novel=1.0, start=later(reference)))
+    assert (check.verdict, check.retrain, check.current_size) == ("DRIFTED", True, 40)
+    assert "Single requests look unlike the reference: " in " ".join(check.reasons)
+
+
+@pytest.mark.parametrize("sizes", [(0, 0), (5, 0), (300, 0), (300, 1), (300, 5)])
 def test_small_windows_are_inconclusive_and_say_why(sizes: tuple[int, int], embedder: Embedder) -> None:
     reference = traffic(1, sizes[0])
     current = traffic(2, sizes[1], novel=1.0, start=later(reference) if reference else 0.0)

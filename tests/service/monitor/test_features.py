@@ -22,6 +22,7 @@ def test_a_request_is_measured() -> None:
             "prompt_chars": 23.0, "prompt_words": 7.0, "prompt_tokens": 15.0, "prompt_non_alphabetic": 4 / 17,
             "prompt_word_variety": 6 / 7, "reply_chars": 6.0, "reply_words": 1.0, "reply_tokens": 1.0,
             "confidence": 0.5,
+            "refusal": 0.0,
         }
     )  # fmt: skip
     assert found.scores.tolist() == [1.0]
@@ -44,7 +45,7 @@ def test_odd_confidences_stay_within_0_and_1_or_are_missing(confidence: float) -
     capture = replace(capture_of("r", 1.0, "", "", confidence=None), confidence=confidence)
     found = measure([Labelled(capture, None)], "exact", None)
     value = found.columns["confidence"][0]
-    assert math.isnan(value) if math.isnan(confidence) else 0.0 <= value <= 1.0
+    assert math.isnan(value) if not math.isfinite(confidence) else 0.0 <= value <= 1.0
     assert np.isnan(found.columns["prompt_word_variety"][0])
 
 

@@ -249,3 +249,36 @@ async def test_a_worker_that_starts_in_a_drift_knows_since_when_it_lasts(store: 
     check = await watch_on(store, tmp_path).check_alias(alias)
     assert check is not None
     assert (check.verdict, check.since) == ("DRIFTED", began.since)
+
+
+async def test_an_alarm_survives_the_worker_and_counts_no_request_twice(store: SqlStore, tmp_path: Path) -> None:
+    alias = await store.alias(ALIAS)
+    reference = traffic(1, 60)
+    calm = traffic(2, 60, start=later(reference))
+    await send(store, [*reference, *calm, *traffic(3, 25, novel=1.0, start=later(calm))])
+    before, after = watch_on(store, tmp_path), watch_on(store, tmp_path)
+    first = await before.check_alias(alias)
+    assert await before.check_alias(alias) is None
+    again = await after.check_alias(alias)
+    assert first is not None
+    assert again is not None
+    assert (first.verdict, again.verdict) == ("DRIFTED", "DRIFTED")
+    found = [[e for e in check.scores if e["detector"] in ("evidence", "label_evidence")] for check in (first, again)]
+    assert found[0] == found[1]
+
+
+async def test_an_alarm_is_told_before_a_tenth_of_the_window_is_new(store: SqlStore, tmp_path: Path) -> None:
+    drift = DriftSettings(reference_size=200, current_size=400)
+    settings = settings_in(tmp_path, drift)
+    watch = Watch(store, settings, HandClock(), Checker(drift, Reports(tmp_path / "reports", keep=5), None))
+    alias = await store.alias(ALIAS)
+    reference = traffic(1, 200)
+    calm = traffic(2, 400, start=later(reference))
+    await send(store, [*reference, *calm])
+    check = await watch.check_alias(alias)
+    assert check is not None
+    assert check.verdict == "STABLE"
+    await send(store, traffic(3, 30, novel=1.0, start=later(calm)))
+    check = await watch.check_alias(alias)
+    assert check is not None
+    assert check.verdict == "DRIFTED"

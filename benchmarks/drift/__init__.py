@@ -1,0 +1,1 @@
+"""Drift: false alarms, delay, estimated accuracy and cost, beside their peers."""

@@ -1,0 +1,199 @@
+"""One alias's requests as a stream: each is weighed once, against the reference, as it comes; labels as they come.
+
+Nothing of it is stored: after a restart, the newest `REPLAYED` requests after the reference are weighed again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from service.core.drift import LABEL_SHARE, WINDOW_SHARE, Kind, Score
+from service.core.records import Labelled
+from service.core.season import Season, phase_of
+from service.monitor.betting import LOSS, TAIL
+from service.monitor.embedders import Vectors
+from service.monitor.evidence import Evidence, Rows
+from service.monitor.features import Column, Features
+from service.monitor.signals import NOVELTY, Signal, Signals
+from service.monitor.wording import evidence_told
+
+REPLAYED = 5000
+EVIDENCE = "evidence"
+LABEL_EVIDENCE = "label_evidence"
+
+_REMEMBERED = 2000
+"""Requests that are kept to see whether an alarm is one client's alone."""
+
+_KNOWN = 4 * REPLAYED
+_MOST_STEP = 50.0
+_MORE_LABELS = 1.2
+_SUSPECTS = 3
+_LEAST_RANKS = 20
+_STRANGE, _SURE = 0.1, 2.33
+_LOSSES = (Signal("score", Kind.QUALITY, 0.5, LOSS), Signal("confident_errors", Kind.QUALITY, 0.5, (*LOSS, *TAIL[1:3])))
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighed:
+    at: float
+    phase: int
+    source: str | None
+    row: Rows
+
+
+class Stream:
+    """The evidence of one alias against one reference."""
+
+    def __init__(
+        self,
+        rows: Sequence[Labelled],
+        features: Features,
+        vectors: Vectors | None,
+        *,
+        every: float,
+        least: int,
+        season: Season,
+    ) -> None:
+        """
+        Args:
+            rows: the reference's, with their `features` and `vectors` (None without an embedder).
+            every: declared requests between false alarms, windows and labels included.
+            least: labelled requests that the reference must have before labels are weighed.
+        """
+        self._season = season
+        self.signals = Signals(features, vectors)
+        self._seen: dict[str, bool] = {}
+        self._kept: deque[_Weighed] = deque(maxlen=_REMEMBERED)
+        self._sources = Counter(row.capture.source for row in rows)
+        self._of = len(rows)
+        phases = [phase_of(row.capture.at, season) for row in rows]
+        self._every, self._least = every, least
+        self.labels: Evidence | None = None
+        self._labelled = 0
+        self.requests: Evidence | None = None
+        if self.signals.vary:
+            self.requests = Evidence(
+                self.signals.signals, self.signals.reference, phases, every=every / (1 - WINDOW_SHARE), step=1.0
+            )
+        self.label(features)
+        self.lone: str | None = None
+        """The client without whose requests there would be no alarm."""
+
+    def label(self, reference: Features) -> None:
+        """Rank labels among the reference's, once there are enough; anew when clearly more of them have come."""
+        labelled = np.isfinite(reference.scores)
+        n = int(labelled.sum())
+        if n < max(2, self._least) or n < _MORE_LABELS * self._labelled:
+            return
+        self._labelled = n
+        rate = (1 - WINDOW_SHARE) / self._every
+        lost = losses(reference)[labelled]
+        step = min(_MOST_STEP, len(reference) / n)
+        self.labels = Evidence(_LOSSES, lost, [0] * n, every=1 / (LABEL_SHARE * rate), step=step)
+        if self.requests is not None:
+            self.requests.declare(1 / ((1 - LABEL_SHARE) * rate))
+
+    @property
+    def alarm(self) -> bool:
+        return any(score.alarm for score in self.scores())
+
+    def unseen(self, rows: Sequence[Labelled]) -> list[Labelled]:
+        """Those of which a request or a label has not been weighed, each once, in order of time."""
+        fresh = {
+            row.capture.request_id: row
+            for row in rows
+            if row.capture.request_id not in self._seen
+            or (row.feedback is not None and not self._seen[row.capture.request_id])
+        }
+        return sorted(fresh.values(), key=lambda row: (row.capture.at, row.capture.request_id))
+
+    def take(self, rows: Sequence[Labelled], features: Features, vectors: Vectors | None) -> None:
+        """Weigh `unseen` rows, with their features and vectors."""
+        measured = self.signals.measure(features, vectors)
+        fresh = [i for i, row in enumerate(rows) if row.capture.request_id not in self._seen]
+        weighed = [
+            _Weighed(
+                rows[i].capture.at, phase_of(rows[i].capture.at, self._season), rows[i].capture.source, measured[i]
+            )
+            for i in fresh
+        ]
+        if self.requests is not None:
+            for phase, part in groupby(weighed, key=lambda one: one.phase):
+                self.requests.take(np.stack([one.row for one in part]), phase)
+        self._kept.extend(weighed)
+        if self.labels is not None:
+            told = [i for i, row in enumerate(rows) if row.feedback is not None and np.isfinite(features.scores[i])]
+            if told:
+                self.labels.take(losses(features)[told])
+        for row in rows:
+            self._seen[row.capture.request_id] = row.feedback is not None
+        while len(self._seen) > _KNOWN:
+            del self._seen[next(iter(self._seen))]
+        self.lone = self._one_client()
+
+    def scores(self) -> list[Score]:
+        """The evidence as detectors, on the scale of its logarithm."""
+        found = []
+        if self.requests is not None:
+            shares = self.requests.shares()
+            kind = shares[0].signal.kind if shares else Kind.INPUT
+            detail = evidence_told(shares, self.lone)
+            found.append(_score(EVIDENCE, kind, self.requests, detail, held=self.lone is not None))
+        if self.labels is not None:
+            detail = "Labelled replies are worse than the reference's."
+            found.append(_score(LABEL_EVIDENCE, Kind.QUALITY, self.labels, detail, held=False))
+        return found
+
+    def beyond(self, newest: int) -> bool:
+        """Whether more of the newest requests are strange than chance explains (99% sure)."""
+        names = [signal.name for signal in self.signals.signals]
+        if self.requests is None or NOVELTY not in names:
+            return False
+        place, ranks = names.index(NOVELTY), []
+        for one in list(self._kept)[-newest:]:
+            rank = self.requests.rank(one.row, one.phase)[place]
+            if np.isfinite(rank):
+                ranks.append(rank)
+        n = len(ranks)
+        if n < _LEAST_RANKS:
+            return False
+        strange = sum(rank <= _STRANGE for rank in ranks)
+        return bool(strange > _STRANGE * n + _SURE * math.sqrt(_STRANGE * (1 - _STRANGE) * n))
+
+    def _one_client(self) -> str | None:
+        """The client without whose requests there would be no alarm; never one that most of the reference is from."""
+        if self.requests is None or not self.requests.alarm:
+            return None
+        counts = Counter(one.source for one in self._kept if one.source is not None)
+        for source, _ in counts.most_common(_SUSPECTS):
+            if self._sources[source] > self._of / 2:
+                continue
+            others = [one for one in self._kept if one.source != source]
+            parts = [
+                (phase, np.stack([one.row for one in part]))
+                for phase, part in groupby(others, key=lambda one: one.phase)
+            ]
+            if self.requests.without(parts) < 1:
+                return source
+        return None
+
+
+def _score(name: str, kind: Kind, evidence: Evidence, detail: str, *, held: bool) -> Score:
+    score, threshold = evidence.on_log_scale()
+    # An alarm that is in force stays one until the evidence has clearly gone; one that is held back is none.
+    in_force = evidence.alarm and not held
+    score = max(score, math.nextafter(threshold, math.inf)) if in_force else min(score, threshold)
+    return Score(name, kind, score, threshold, detail)
+
+
+def losses(features: Features) -> Column:
+    """How bad a labelled reply was, and the same with confident errors as the worst."""
+    confidence = np.nan_to_num(features.columns["confidence"], nan=0.5)
+    loss = 1.0 - features.scores
+    return np.column_stack([loss, loss * (1.0 + confidence)])
