@@ -12,7 +12,7 @@ import math
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,8 +42,8 @@ Rows = list[tuple[str, str, str, str]]
 class Bench:
     """All rows of one pool."""
 
-    def __init__(self, where: Where, seeds: int, workers: int) -> None:
-        self._where, self._seeds, self._workers = where, seeds, workers
+    def __init__(self, where: Where, seeds: int, workers: int, first: int) -> None:
+        self._where, self._seeds, self._workers, self._first = where, seeds, workers, first
         self._peer_seeds = min(PEER_SEEDS, seeds)
 
     def rows(self, wanted: Sequence[str]) -> Rows:
@@ -59,7 +59,7 @@ class Bench:
 
     def _run(self, work: Callable[..., Any], seeds: int, *given: Any) -> list[Any]:
         task = partial(_one, work, self._where, given)
-        return list(side_by_side(task, range(seeds), self._workers))
+        return list(side_by_side(task, range(self._first, self._first + seeds), self._workers))
 
     def _false_alarms(self) -> Rows:
         found = self._run(runs.false_alarms, self._seeds)
@@ -208,8 +208,8 @@ def _peer(script: str, **given: Any) -> Any:
     return json.loads(done.stdout)
 
 
-def _show(name: str, rows: Iterable[tuple[str, str, str, str]], seeds: int) -> None:
-    title = f"{name}: reference {REFERENCE}, drift after {runs.SETTLED} clean requests, seeds 0 to {seeds - 1}"
+def _show(name: str, rows: Rows, seeds: range) -> None:
+    title = f"{name}: reference {REFERENCE}, drift after {runs.SETTLED} clean requests, seeds {seeds[0]} to {seeds[-1]}"
     table = Table("row", "target", "ours [95%]", "beside it", title=title)
     for row in rows:
         table.add_row(*row)
@@ -221,15 +221,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/clinc150"), help="folder of CLINC150")
     parser.add_argument("--cache", type=Path, default=Path(os.environ.get("TRIMTAB_CACHE", ".cache/trimtab")))
     parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--pool", choices=POOLS, action="append")
     parser.add_argument("--row", choices=PARTS, action="append")
     options = parser.parse_args()
     for name in options.pool or POOLS:
-        rows = Bench(Where(name, options.cache, options.data), options.seeds, options.workers).rows(
+        rows = Bench(Where(name, options.cache, options.data), options.seeds, options.workers, options.first).rows(
             options.row or PARTS
         )
-        _show(name, rows, options.seeds)
+        _show(name, rows, range(options.first, options.first + options.seeds))
 
 
 if __name__ == "__main__":

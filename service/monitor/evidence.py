@@ -52,7 +52,7 @@ _CAP = 10.0
 """In alarms' levels: what is beyond only delays the end of an alarm."""
 
 _REPLACED = 2
-_SLACK, _HALF, _STEEPNESS = 1.5, 0.17, 1.5
+_SLACK, _HALF, _STEEPNESS = 1.2, 0.17, 1.5
 
 
 def slack(ranked: int, every: float) -> float:
