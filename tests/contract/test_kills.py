@@ -36,7 +36,7 @@ def _named(*rooms: str) -> list[Failpoint]:
 CONTROLLER = [Kill(point, "controller") for point in [*_named("controller"), F.FILES_HIDDEN]]
 JOB = [Kill(point, "job") for point in [*_named("job"), F.DRAFT_WRITTEN, F.DRAFT_PLACED]]
 SERVE = [Kill(point, "serve") for point in [*_named("gateway", "spool", "person"), *_named("store")]]
-KILLS = 1040
+KILLS = int(os.environ.get("TRIMTAB_KILLS", "1040"))
 WRITES = [F.STORE_BEGUN, F.STORE_WRITTEN, F.STORE_COMMITTED]
 
 
