@@ -38,7 +38,7 @@ CONTROLLER = [Kill(point, "controller") for point in [*_named("controller"), F.F
 JOB = [Kill(point, "job") for point in [*_named("job"), F.DRAFT_WRITTEN, F.DRAFT_PLACED]]
 SERVE = [Kill(point, "serve") for point in _named("gateway", "spool", "person")]
 SHIP = [Kill(point, "ship") for point in _named("ship", "store")]
-KILLS = 1040
+KILLS = int(os.environ.get("TRIMTAB_KILLS", "1040"))
 WRITES = [F.STORE_BEGUN, F.STORE_WRITTEN, F.STORE_COMMITTED]
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
 from pathlib import Path
+
+import pytest
 
 from service.drivers.failpoints import Failpoint, arm, reach
 from service.drivers.scratch import abandoned, clear_abandoned, scratch
@@ -29,6 +33,24 @@ def test_what_a_killed_process_left_is_found_once_it_is_dead(tmp_path: Path) -> 
     assert [path.name[:4] for path in abandoned(tmp_path / "work", "job-")] == ["job-"]
     clear_abandoned(tmp_path / "work", "job-")
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_another_machines_folders_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "job-0@elsewhere").mkdir()
+    clear_abandoned(tmp_path, "job-")
+    assert (tmp_path / "job-0@elsewhere").is_dir()
+
+
+def test_where_there_are_no_locks_work_goes_on_and_nothing_is_cleared_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EBADF, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with scratch(tmp_path, "job-") as folder:
+        clear_abandoned(tmp_path, "job-")
+        assert folder.is_dir()
 
 
 def test_a_failpoint_kills_once_at_its_passage_and_only_where_it_is_armed(tmp_path: Path) -> None:
