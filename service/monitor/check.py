@@ -86,7 +86,7 @@ class Checker:
                 windows.reference, reference, vectors,
                 every=self._policy.false_alarm_every, least=self._policy.min_labelled, season=self._season,
             )  # fmt: skip
-            memory.streamed = digest
+            memory.streamed, memory.labelled = digest, 0
         labelled = sum(row.feedback is not None for row in windows.reference)
         if labelled > memory.labelled:
             memory.stream.label(measure(windows.reference, judged.scorer, judged.pattern))

@@ -31,6 +31,8 @@ _REMEMBERED = 2000
 """Requests that are kept to see whether an alarm is one client's alone."""
 
 _KNOWN = 4 * REPLAYED
+"""Requests that are known to be weighed, by their ids; older ones are not weighed any more, nor are their labels."""
+
 _MOST_STEP = 50.0
 _MORE_LABELS = 1.2
 _SUSPECTS = 3
@@ -69,6 +71,8 @@ class Stream:
         self._season = season
         self.signals = Signals(features, vectors)
         self._seen: dict[str, bool] = {}
+        self._came: deque[tuple[float, str]] = deque()
+        self._forgotten = -math.inf
         self._kept: deque[_Weighed] = deque(maxlen=_REMEMBERED)
         self._sources = Counter(row.capture.source for row in rows)
         self._of = len(rows)
@@ -108,8 +112,11 @@ class Stream:
         fresh = {
             row.capture.request_id: row
             for row in rows
-            if row.capture.request_id not in self._seen
-            or (row.feedback is not None and not self._seen[row.capture.request_id])
+            if row.capture.at > self._forgotten
+            and (
+                row.capture.request_id not in self._seen
+                or (row.feedback is not None and not self._seen[row.capture.request_id])
+            )
         }
         return sorted(fresh.values(), key=lambda row: (row.capture.at, row.capture.request_id))
 
@@ -131,10 +138,12 @@ class Stream:
             told = [i for i, row in enumerate(rows) if row.feedback is not None and np.isfinite(features.scores[i])]
             if told:
                 self.labels.take(losses(features)[told])
-        for row in rows:
-            self._seen[row.capture.request_id] = row.feedback is not None
-        while len(self._seen) > _KNOWN:
-            del self._seen[next(iter(self._seen))]
+        self._seen.update((row.capture.request_id, row.feedback is not None) for row in rows)
+        self._came.extend((rows[i].capture.at, rows[i].capture.request_id) for i in fresh)
+        while len(self._came) > _KNOWN:
+            at, request = self._came.popleft()
+            self._forgotten = max(self._forgotten, at)
+            del self._seen[request]
         self.lone = self._one_client()
 
     def scores(self) -> list[Score]:
