@@ -31,8 +31,9 @@ UNUSED = "support@" + "d" * 12
 Dump = Callable[[], list[list[str]]]
 
 READS = {
-    "alias", "aliases", "adapter", "adapters", "routing", "window", "paired", "beside", "failed", "capture", "count",
-    "cycle", "cycles", "events", "verify_audit", "drift_checks", "job", "jobs", "keys", "secret", "ping", "close",
+    "alias", "aliases", "adapter", "adapters", "routing", "window", "tags", "paired", "beside", "failed", "capture",
+    "count", "cycle", "cycles", "events", "verify_audit", "drift_checks", "drift_references", "job", "jobs", "keys",
+    "secret", "ping", "close",
 }  # fmt: skip
 OTHERS = {
     "acquire": "takes the lease itself",
@@ -42,6 +43,7 @@ OTHERS = {
     "add_shadow_replies": "by gateways",
     "add_feedback": "by gateways",
     "add_drift_check": "by the drift worker",
+    "add_drift_reference": "by the drift worker, and by people who pin one",
     "add_key": "by people",
     "revoke_key": "by people",
     "claim": "by jobs: the holder is the fence",

@@ -130,7 +130,16 @@ def test_times_are_dates_for_people_and_numbers_for_programs(
         (("approve", "support"), "/aliases/support/approve", {}),
         (("retrain", "support", "--reason", "new"), "/aliases/support/retrain", {"reason": "new"}),
         (("rollback", "support"), "/aliases/support/rollback", {"reason": "asked for"}),
-        (("promote", "support", "base"), "/aliases/support/promote", {"adapter": "base", "reason": "asked for"}),
+        (
+            ("promote", "support", "base"),
+            "/aliases/support/promote",
+            {"adapter": "base", "reason": "asked for", "force": False},
+        ),
+        (
+            ("promote", "support", "base", "--force"),
+            "/aliases/support/promote",
+            {"adapter": "base", "reason": "asked for", "force": True},
+        ),
         (("aliases", "unlatch", "support"), "/aliases/support/unlatch", {}),
     ],
 )
