@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,7 +20,9 @@ from tests.contract.kills.light_job import Outcome
 from tests.contract.kills.rules import faults
 from tests.contract.kills.world import ALIAS, World
 
-RECOVERS_S = 10.0
+RECOVERS_S = 10.0 if os.environ.get("TRIMTAB_SOAK") else 20.0
+"""The short form runs beside whatever else a machine does; the long one holds to what is promised."""
+
 REACHED_S = 60.0
 
 SELF, ENGINE, DATABASE = "self", "engine", "database"

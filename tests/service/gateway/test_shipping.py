@@ -30,23 +30,23 @@ async def test_a_shipper_that_is_killed_again_and_again_loses_nothing(tmp_path):
         for _ in range(3):
             for reply in await asyncio.gather(*(post(client, serving.url, CHAT) for _ in range(40))):
                 asked.add(reply.headers["x-request-id"])
-            await eventually(lambda: _true(bool(shippers(serving))), 10.0)
+            await eventually(lambda: _true(bool(shippers(serving))), 30.0)
             shippers(serving)[0].send_signal(signal.SIGKILL)
-        await eventually(lambda: _true(stored(tmp_path) == asked), 15.0)
+        await eventually(lambda: _true(stored(tmp_path) == asked), 30.0)
         assert await serving.metric("trimtab_captures_dropped_total") == 0
     assert not list((tmp_path / "state" / "spool").iterdir())
 
 
 async def test_what_a_killed_gateway_wrote_arrives_without_another(tmp_path):
     async with world(tmp_path) as (serving, _), session() as client:
-        await eventually(lambda: _true(bool(shippers(serving))), 10.0)
+        await eventually(lambda: _true(bool(shippers(serving))), 30.0)
         (shipper,) = shippers(serving)
         asked = {(await post(client, serving.url, CHAT)).headers["x-request-id"] for _ in range(20)}
         await asyncio.sleep(0.2)  # several times as long as a record waits for the disk
         serving.signal(signal.SIGKILL)
         await serving.process.wait()
-        await eventually(lambda: _true(stored(tmp_path) == asked), 10.0)
-        await eventually(lambda: _true(not shipper.is_running()), 10.0)
+        await eventually(lambda: _true(stored(tmp_path) == asked), 30.0)
+        await eventually(lambda: _true(not shipper.is_running()), 30.0)
     assert not list((tmp_path / "state" / "spool").iterdir())
 
 
