@@ -5,9 +5,9 @@ The processes are real and so are the stores (SQLite, PostgreSQL). Stand-ins: th
 as vLLM does but has no model; a job's training, which is two files by hand (tests/contract/kills/light_job.py); and all
 but jobs are forked from a process that has imported their code, which spares each the second that importing takes.
 
-Ten seconds after each kill, at the latest (twenty in the short form): the alias has one champion and gateways serve it, a controller looks after
-the engines, they hold the digests that the registry names, each cycle that has ended has one end, and no process and
-no file is left of who died.
+Ten seconds after each kill, at the latest (twenty in the short form): the alias has one champion and gateways serve it,
+a controller looks after the engines, they hold the digests that the registry names, each cycle that has ended has one
+end, and no process and no file is left of who died.
 """
 
 from __future__ import annotations
