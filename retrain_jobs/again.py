@@ -132,17 +132,11 @@ def _train(settings: Settings, recorded: Recorded, dataset: Dataset, scratch: Pa
     from retrain_jobs.recipes import sft_lora
 
     told = recorded.settings(settings)
-    knobs, content = told.retrain, recorded.content
+    content = recorded.content
     config = sft_lora.Config.model_validate(content["recipe"])
-    options = Options(
-        knobs.min_examples,
-        knobs.max_examples,
-        knobs.replay_ratio,
-        knobs.holdout_ratio,
-        knobs.seed,
-        knobs.max_source_ratio,
+    work = Work(
+        told, recorded.alias, content["job"], dataset, (), None, Options.of(told.retrain), scratch, recorded.threads
     )
-    work = Work(told, recorded.alias, content["job"], dataset, (), None, options, scratch, recorded.threads)
     base = load_base(settings.model, threads=recorded.threads, max_length=config.max_length)
     return fit(work, base, config, _log_progress, pace=content["pace"]).folder
 

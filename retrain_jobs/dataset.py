@@ -14,6 +14,7 @@ from retrain_jobs.trust import beyond_share, vouched_by_one
 from service.core.errors import Conflict
 from service.core.records import Labelled
 from service.core.sampling import position
+from service.settings import RetrainSettings
 
 FEW = 3
 """A target seen at least this often is a class of its own; rarer ones share one stratum."""
@@ -35,6 +36,13 @@ class Options:
     holdout_ratio: float
     seed: int
     source_ratio: float = 1.0
+
+    @classmethod
+    def of(cls, knobs: RetrainSettings) -> Options:
+        return cls(
+            knobs.min_examples, knobs.max_examples, knobs.replay_ratio, knobs.holdout_ratio, knobs.seed,
+            knobs.max_source_ratio,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,14 +109,7 @@ async def _work(
     spec, knobs = Spec.of(lease.job), settings.retrain
     _check(settings)
     lease.report(JobPhase.DATASET, SHARES[JobPhase.DATASET])
-    options = Options(
-        knobs.min_examples,
-        knobs.max_examples,
-        knobs.replay_ratio,
-        knobs.holdout_ratio,
-        knobs.seed,
-        knobs.max_source_ratio,
-    )
+    options = Options.of(knobs)
     golden_path = settings.alias(spec.alias).golden_set
     golden = read_golden(golden_path) if golden_path else ()
     dataset = await _read(store, spec, golden, options)

@@ -19,7 +19,7 @@ _LEAST_CORRECTING = 10
 _MOST_MARGIN = 0.15
 """An estimate whose 95% interval reaches farther to one side says too little to be one."""
 
-_OVERCONFIDENCE = 2.0
+OVERCONFIDENCE = 2.0
 """How often the expected loss counts that comes with requests beyond the reference: a model doubts itself too little on
 topics that it was not taught. Measured on a domain and on intents that were held back; see docs/drift.md."""
 
@@ -37,19 +37,33 @@ def estimate_quality(reference: Features, current: Features, *, least: int, beyo
     known = np.isfinite(before) & np.isfinite(reference.scores)
     if int(known.sum()) < least:
         return compare_quality(before.tolist(), after.tolist(), least=least)
-    curve = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(before[known], reference.scores[known])
     answered = np.isfinite(after)
     if int(answered.sum()) < max(1, least):
         return None
-    expected = np.asarray(curve.predict(after[answered]))
+    expected = calibrated(reference, after)[answered]
     scores = current.scores[answered]
     right = float(reference.scores[known].mean())
     if int(np.isfinite(scores).sum()) >= _LEAST_CORRECTING:
         return _corrected(right, int(known.sum()), expected, scores)
     mean = float(expected.mean())
     if beyond and mean < right:
-        mean = max(0.0, right - _OVERCONFIDENCE * (right - mean))
+        mean = max(0.0, right - OVERCONFIDENCE * (right - mean))
     return Quality(right, int(known.sum()), mean, len(expected))
+
+
+def calibrated(reference: Features, confidence: Column) -> Column:
+    """The expected score of each reply, by the rising curve from confidence to score on the reference's labelled ones.
+
+    NaN where there is no confidence. The reference needs at least one labelled reply with a confidence.
+    """
+    before = reference.columns["confidence"]
+    known = np.isfinite(before) & np.isfinite(reference.scores)
+    curve = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(before[known], reference.scores[known])
+    expected = np.full(len(confidence), np.nan)
+    answered = np.isfinite(confidence)
+    if answered.any():
+        expected[answered] = curve.predict(confidence[answered])
+    return expected
 
 
 def _corrected(right: float, known: int, expected: Column, scores: Column) -> Quality | None:

@@ -10,15 +10,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
 
 from service.monitor.change_point import mean_changed
 from service.monitor.detectors import ESTIMATE, FEEDBACK, Detection
+from service.monitor.estimate import OVERCONFIDENCE, calibrated
 from service.monitor.features import Column, Features
 from service.monitor.topics import Topic
 
 _LEAST_LABELLED = 10
-_OVERCONFIDENCE = 2.0
 _DAY_S = 86_400.0
 
 
@@ -136,13 +135,9 @@ def _expected(reference: Features, current: Features) -> Column:
     known = np.isfinite(before) & np.isfinite(reference.scores)
     if known.sum() < 2 * _LEAST_LABELLED:
         return after
-    curve = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(before[known], reference.scores[known])
-    expected = np.full(len(after), np.nan)
-    finite = np.isfinite(after)
-    if finite.any():
-        expected[finite] = curve.predict(after[finite])
+    expected = calibrated(reference, after)
     right = float(reference.scores[known].mean())
-    return np.clip(np.where(expected < right, right - _OVERCONFIDENCE * (right - expected), expected), 0.0, 1.0)
+    return np.clip(np.where(expected < right, right - OVERCONFIDENCE * (right - expected), expected), 0.0, 1.0)
 
 
 def _moved(detection: Detection, reference: Features, current: Features) -> int | None:

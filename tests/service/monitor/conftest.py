@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from threadpoolctl import threadpool_limits
 
+from service.drivers.store import SqlStore, open_store
 from service.monitor.embedders import Embedder, build_embedder
 from service.settings import Settings
-from tests.service.monitor.traffic import write_base_model
+from tests.service.monitor.traffic import ALIAS, write_base_model
 
 
 @pytest.fixture(autouse=True)
@@ -30,3 +31,11 @@ def embedder(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Embe
     found = build_embedder(Settings(model=str(base_model), state_dir=tmp_path_factory.mktemp("state")))
     assert found is not None
     return found
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
+    opened = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'trimtab.db'}", migrate=True)
+    await opened.add_alias(ALIAS, now=0.0)
+    yield opened
+    await opened.close()

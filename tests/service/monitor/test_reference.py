@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from service.core.errors import BadRequest, Conflict
 from service.core.records import DriftCheck, DriftReference, Labelled
 from service.core.window import Sizes
-from service.drivers.store import SqlStore, open_store
+from service.drivers.store import SqlStore
 from service.monitor.check import Checker
 from service.monitor.reference import References, pin_named, versions_view
 from service.monitor.worker import Watch
@@ -19,14 +18,6 @@ from service.settings import DriftSettings, ReferenceMode, Settings
 from tests.service.monitor.traffic import ALIAS, later, promote, traffic
 
 SMALL = DriftSettings(reference_size=60, current_size=40)
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
-    opened = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'trimtab.db'}", migrate=True)
-    await opened.add_alias(ALIAS, now=0.0)
-    yield opened
-    await opened.close()
 
 
 class Desk:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import yaml
 
 from service.core.errors import NotFound
 from service.core.records import Labelled
-from service.drivers.store import SqlStore, open_store
+from service.drivers.store import SqlStore
 from service.monitor import replay as replaying
 from service.monitor.check import Checker
 from service.monitor.embedders import Embedder
@@ -25,14 +25,6 @@ from service.settings import DriftSettings, Settings
 from tests.service.monitor.traffic import ALIAS, later, promote, traffic
 
 SMALL = DriftSettings(reference_size=60, current_size=40, interval_s=0.5)
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
-    opened = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'trimtab.db'}", migrate=True)
-    await opened.add_alias(ALIAS, now=0.0)
-    yield opened
-    await opened.close()
 
 
 async def send(store: SqlStore, rows: Sequence[Labelled]) -> None:

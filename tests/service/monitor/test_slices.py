@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from service.control.drift import newest_check, slice_checks
 from service.core.records import Alias, DriftCheck, Labelled
 from service.drivers.slices import slices_of
-from service.drivers.store import SqlStore, open_store
+from service.drivers.store import SqlStore
 from service.monitor.check import Checker
 from service.monitor.rounds import Rounds
 from service.monitor.views import DriftStore
@@ -20,14 +18,6 @@ from service.settings import AliasSettings, DriftSettings, Settings
 from tests.service.monitor.traffic import ALIAS, later, traffic
 
 WEB, APP, OLD = "channel=web", "channel=app", "channel=old"
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
-    opened = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'trimtab.db'}", migrate=True)
-    await opened.add_alias(ALIAS, now=0.0)
-    yield opened
-    await opened.close()
 
 
 class Clock:

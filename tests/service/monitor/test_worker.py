@@ -7,14 +7,14 @@ import logging
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from service.core.errors import Unavailable
 from service.core.records import Alias, DriftCheck, Labelled
-from service.drivers.store import SqlStore, open_store
+from service.drivers.store import SqlStore
 from service.monitor.check import Checker
 from service.monitor.report import Reports
 from service.monitor.worker import Watch, run_monitor
@@ -40,14 +40,6 @@ class HandClock:
         self.time += seconds
         self.paused.set()
         await asyncio.sleep(0)
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
-    opened = await open_store(f"sqlite+aiosqlite:///{tmp_path / 'trimtab.db'}", migrate=True)
-    await opened.add_alias(ALIAS, now=0.0)
-    yield opened
-    await opened.close()
 
 
 def settings_in(folder: Path, drift: DriftSettings = SMALL) -> Settings:
