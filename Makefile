@@ -8,7 +8,7 @@ bin := $(VENV)/bin
 python := $(shell $(PYTHON) -c '' 2>/dev/null && echo $(PYTHON) || echo python3)
 installed := $(VENV)/.installed-$(shell cat requirements/cpu.lock pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: help demo serve test soak lint bench bench-gateway bench-drift dashboards install lock clean
+.PHONY: help demo serve test soak lint bench bench-gateway bench-drift bench-train bench-loop dashboards install lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
@@ -39,6 +39,12 @@ bench-gateway: install ## the gateway beside LiteLLM, TensorZero and nginx (they
 
 bench-drift: install ## drift: false alarms, delay, estimated accuracy, beside Evidently, river and NannyML
 	$(bin)/python -m benchmarks.drift
+
+bench-train: install ## the training recipe beside TRL's trainer: time to a loss, utilisation, padding, memory
+	$(bin)/python -m benchmarks.train
+
+bench-loop: install ## the loop: time to recover beside a stitched one, latency meanwhile, flips and rollbacks
+	$(bin)/python -m benchmarks.loop
 
 dashboards: install ## generate the Grafana dashboard from Python
 	$(bin)/python -m dashboards.build

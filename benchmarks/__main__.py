@@ -13,11 +13,13 @@ ROWS = {
     "hot-swap": "benchmarks.hot_swap",
     "lora": "benchmarks.lora",
     "promotion": "benchmarks.promotion",
-    "recover": "benchmarks.recover",
+    "loop": "benchmarks.loop",
     "captures": "benchmarks.captures",
     "reasons": "benchmarks.reasons",
+    "poison": "benchmarks.poison",
     "clinc": "benchmarks.clinc",
     "drift": "benchmarks.drift",
+    "train": "benchmarks.train",
 }
 
 

@@ -282,6 +282,7 @@ def _capture() -> Sequence[Any]:
             [
                 Query("sum(rate(trimtab_captures_shipped_total[$__rate_interval]))", "shipped"),
                 Query(or_zero(rate("trimtab_captures_dropped_total", "reason", where="")), "lost: {{reason}}"),
+                Query("sum(rate(trimtab_traffic_expired_total[$__rate_interval]))", "expired by retention"),
             ],
             width=6,
         ),

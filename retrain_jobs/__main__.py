@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         settings = load_settings(given.config)
-        threads = prepare_process(settings.retrain.threads, settings.retrain.nice)
+        threads = prepare_process(settings.retrain.threads, settings.retrain.nice, settings.retrain.spin)
         if given.manifest is not None:
             logging.basicConfig(level=logging.WARNING, format="%(message)s")
             return _say_again(asyncio.run(_again(settings, given.manifest, given.out)))
@@ -92,6 +92,7 @@ def _log_to(path: Path) -> None:
     else:
         handler = logging.StreamHandler()
     logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each question to an engine or a judge
 
 
 def _say(error: Exception, code: int) -> int:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from retrain_jobs.dataset import Dataset, Options
-from retrain_jobs.examples import Example, Reason, Slice, to_example
+from retrain_jobs.examples import Example, Reason, Slice, imported_example, to_example
+from retrain_jobs.labels.rows import IMPORTED
 from retrain_jobs.manifest import PACKAGES, code_version, package_versions
 from retrain_jobs.privacy import scrub
 from retrain_jobs.work import Work
@@ -150,11 +151,7 @@ async def _rows(store: Store, recorded: Mapping[str, Any]) -> Dataset:
     gone: list[str] = []
 
     async def read(request_id: str) -> Example | None:
-        try:
-            row = await store.capture(request_id)
-        except NotFound:
-            row = None
-        made = to_example(row, Slice.NEW if request_id in new else Slice.REPLAY) if row else Reason.NO_TARGET
+        made = await _example(store, request_id, Slice.NEW if request_id in new else Slice.REPLAY)
         if isinstance(made, Reason):
             gone.append(request_id)
             return None
@@ -176,6 +173,15 @@ async def _rows(store: Store, recorded: Mapping[str, Any]) -> Dataset:
             code="rows_changed",
         )
     return dataset
+
+
+async def _example(store: Store, row_id: str, source: Slice) -> Example | Reason:
+    try:
+        if row_id.startswith(IMPORTED):
+            return imported_example(await store.imported_row(row_id), source)
+        return to_example(await store.capture(row_id), source)
+    except NotFound:
+        return Reason.NO_TARGET
 
 
 def _checked(content: Any, where: str, digest: Any) -> Recorded:

@@ -20,13 +20,15 @@ class Base:
     end_ids: frozenset[int]
 
 
-def prepare_process(threads: int | None, nice: int) -> int:
+def prepare_process(threads: int | None, nice: int, spin: int = 0) -> int:
     """Be a polite neighbour; call before torch is imported. Returns the number of threads in use.
 
-    OpenMP's threads sleep while they wait: spinning beside a busy server slows both (docs/retraining.md).
+    OpenMP's threads sleep while they wait, at once or after `spin` turns of waiting busily: spinning beside a busy
+    server slows both (docs/retraining.md).
     """
     count = threads or os.cpu_count() or 1
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", str(spin))
     os.environ.setdefault("OMP_NUM_THREADS", str(count))
     os.environ.update(
         HF_HUB_DISABLE_TELEMETRY="1",

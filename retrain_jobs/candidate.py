@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,14 @@ import yaml
 from retrain_jobs.base import Base, load_base
 from retrain_jobs.dataset import Dataset, require_enough, without
 from retrain_jobs.encode import Encoded, encode
-from retrain_jobs.evaluate import Item, evaluate
-from retrain_jobs.examples import Example, GoldenItem, Reason
+from retrain_jobs.evaluate import evaluate
+from retrain_jobs.examples import Example, Reason
+from retrain_jobs.items import items_of
+from retrain_jobs.known_scores import KnownScores
 from retrain_jobs.manifest import manifest
 from retrain_jobs.publish import save_adapter
 from retrain_jobs.recipes import sft_lora
+from retrain_jobs.recipes.checkpoint import Checkpoint
 from retrain_jobs.recipes.watch import Curve
 from retrain_jobs.score import summary
 from retrain_jobs.work import Made, Report, Work
@@ -52,9 +57,11 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
     seconds = {"import": imported_s, "load": clock.lap()}
     made = fit(work, base, config, report)
     seconds["train"] = clock.lap()
-    evaluation = evaluate(
-        made.model, base, work.champion, _items(base, made.dataset.heldout, made.tokens, work.golden),
+    evaluation, questions = evaluate(
+        made.model, base, work.champion, items_of(base, made.dataset.heldout, made.tokens, work.golden),
         work.settings.alias(work.alias), seed=work.options.seed,
+        served_rows=work.settings.retrain.served_rows,
+        known=KnownScores(work.settings.state_dir / "cache" / "base-scores" / work.alias, made.base_digest),
         on_share=lambda share: report(JobPhase.EVALUATING, share),
     )  # fmt: skip
     seconds["evaluate"] = clock.lap()
@@ -77,6 +84,7 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
             threads=work.threads,
             pace=made.curve.pace,
         ),
+        questions,
     )
 
 
@@ -86,13 +94,27 @@ def fit(work: Work, base: Base, config: sft_lora.Config, report: Report, *, pace
     tokens = {row.request_id: encode(base, row.messages(), row.target) for row in rows}
     dataset = without(work.dataset, [row for row in rows if tokens[row.request_id] is None], Reason.TOO_LONG)
     require_enough(dataset, work.options)
+    base_id = base_digest(work.settings.model)
+    checkpoint = _checkpoint(work, dataset, base_id, config)
     model, curve = sft_lora.train(
         base, _fitting(dataset.train, tokens), _fitting(dataset.heldout, tokens), work.settings.retrain, config,
         work.scratch, lambda share, detail: report(JobPhase.TRAINING, share, **detail), pace=pace,
+        checkpoint=checkpoint,
     )  # fmt: skip
-    base_id = base_digest(work.settings.model)
     folder = save_adapter(model, work.scratch / "adapter", base_name=f"sha256:{base_id}")
     return Trained(model, base, base_id, config, dataset, tokens, curve, folder)
+
+
+def _checkpoint(work: Work, dataset: Dataset, base_id: str, config: sft_lora.Config) -> Checkpoint | None:
+    """Its key is what the training is made from: other rows, settings, code or base, and it begins anew."""
+    if work.checkpoint is None:
+        return None
+    made_from = manifest(
+        dataset=dataset, golden=(), knobs=work.settings.retrain, config=config.model_dump(), spec=work.spec,
+        base_digest=base_id, threads=work.threads,
+    )  # fmt: skip
+    key = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+    return Checkpoint(work.checkpoint, key, work.settings.retrain.checkpoint_s)
 
 
 class _Clock:
@@ -108,16 +130,3 @@ class _Clock:
 
 def _fitting(rows: Sequence[Example], tokens: Mapping[str, Encoded | None]) -> list[Encoded]:
     return [found for row in rows if (found := tokens[row.request_id]) is not None]
-
-
-def _items(
-    base: Base, heldout: Sequence[Example], tokens: Mapping[str, Encoded | None], golden: Sequence[GoldenItem]
-) -> list[Item]:
-    """Held-out rows and golden items; without a golden set the held-out replay rows stand in for it."""
-    items = [
-        Item(found, row.target, str(row.slice)) for row, found in zip(heldout, _fitting(heldout, tokens), strict=True)
-    ]
-    if not golden:
-        return items + [Item(item.tokens, item.target, "golden") for item in items if item.group == "replay"]
-    encoded = [(encode(base, item.messages(), item.target), item.target) for item in golden]
-    return items + [Item(found, target, "golden") for found, target in encoded if found is not None]

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from retrain_jobs.examples import Example, GoldenItem, Reason, Slice, digest, to_example
+from retrain_jobs.examples import Example, GoldenItem, Reason, Slice, digest, imported_example, to_example
 from retrain_jobs.likeness import NearIndex, prompt_key, prompt_text
 from retrain_jobs.privacy import scrub
-from retrain_jobs.trust import beyond_share, vouched_by_one
+from retrain_jobs.triggers import Trigger
+from retrain_jobs.trust import alone, beyond_share, key, planted, vouched_by_one
 from service.core.errors import Conflict
-from service.core.records import Labelled
+from service.core.records import ImportedRow, Labelled
 from service.core.sampling import position
 from service.settings import RetrainSettings
+
+Row = Labelled | ImportedRow
 
 FEW = 3
 """A target seen at least this often is a class of its own; rarer ones share one stratum."""
@@ -26,8 +30,8 @@ RARE = ""
 class Options:
     """How a set is built.
 
-    `replay_ratio` is the share of the kept rows that the reference may make up, `source_ratio` that of any one source
-    (both 0..1).
+    `replay_ratio` is the share of the kept rows that the reference may make up, `source_ratio` that of any one source,
+    `key_ratio` that of any one key (0..1). `check_labels` leaves out what all else speaks against.
     """
 
     min_examples: int
@@ -36,12 +40,14 @@ class Options:
     holdout_ratio: float
     seed: int
     source_ratio: float = 1.0
+    key_ratio: float = 1.0
+    check_labels: bool = True
 
     @classmethod
     def of(cls, knobs: RetrainSettings) -> Options:
         return cls(
             knobs.min_examples, knobs.max_examples, knobs.replay_ratio, knobs.holdout_ratio, knobs.seed,
-            knobs.max_source_ratio,
+            knobs.max_source_ratio, knobs.max_key_ratio, knobs.check_labels,
         )  # fmt: skip
 
 
@@ -49,7 +55,9 @@ class Options:
 class Dataset:
     """Rows to learn from and rows to be judged by, which never mix; and where all the others went.
 
-    `looked_at` equals the rows kept plus the sum of `dropped`.
+    `looked_at` equals the rows kept plus the sum of `dropped`; `selection` compares the labelled requests with all;
+    `triggers` are the phrases whose rows were left out, `contested` the share (0..1) of new prompts that
+    have several labels.
     """
 
     train: tuple[Example, ...]
@@ -57,6 +65,9 @@ class Dataset:
     looked_at: int
     dropped: Mapping[Reason, int]
     personal: Mapping[str, int]
+    selection: Mapping[str, Any] = field(default_factory=dict)
+    triggers: tuple[Trigger, ...] = ()
+    contested: float = 0.0
 
     @property
     def digest(self) -> str:
@@ -74,15 +85,21 @@ class Dataset:
             "train": _by_slice(self.train),
             "heldout": _by_slice(self.heldout),
             "origins": dict(sorted(Counter(str(row.origin) for row in kept).items())),
+            "imported": imported_from(kept),
             "classes": len({row.target for row in kept}),
+            "selection": self.selection,
+            "triggers": [one.told() for one in self.triggers],
             "personal_data_replaced": dict(sorted(self.personal.items())),
             "digest": self.digest,
         }
 
 
-def build(
-    new: Sequence[Labelled], replay: Sequence[Labelled], golden: Sequence[GoldenItem], options: Options
-) -> Dataset:
+def imported_from(rows: Iterable[Example]) -> dict[str, int]:
+    """How many labels were imported from what."""
+    return dict(sorted(Counter(row.labelled_by for row in rows if row.labelled_by).items()))
+
+
+def build(new: Sequence[Row], replay: Sequence[Row], golden: Sequence[GoldenItem], options: Options) -> Dataset:
     """Make the set from the traffic since the drift's onset and from the reference before it.
 
     Golden items never enter it, nor do near duplicates of them. Of several labels for one prompt the newest wins.
@@ -90,10 +107,20 @@ def build(
     dropped: Counter[Reason] = Counter()
     rows = _examples(new, replay, dropped)
     rows = _without_golden(rows, golden, dropped)
+    contested = _contested(rows)
     rows = _one_label_each(rows, dropped)
+    # Before twins go: one of a second source is its voice all the same.
     rows = _apart_from(rows, vouched_by_one(rows), Reason.ONE_SOURCE, dropped)
+    rows = _apart_from(rows, _near_twins(rows), Reason.NEAR_DUPLICATE, dropped)
+    phrases: list[Trigger] = []
+    if options.check_labels:
+        found, phrases = planted(rows)
+        rows = _apart_from(rows, found, Reason.TRIGGER, dropped)
+        rows = _apart_from(rows, alone(rows), Reason.LABEL_OUTLIER, dropped)
     ranked = sorted(rows, key=lambda row: _rank(row, options.seed))
     rows = _apart_from(rows, beyond_share(rows, options.source_ratio, ranked), Reason.SOURCE_CAP, dropped)
+    ranked = sorted(rows, key=lambda row: _rank(row, options.seed))
+    rows = _apart_from(rows, beyond_share(rows, options.key_ratio, ranked, key), Reason.KEY_CAP, dropped)
     rows = _mix(rows, options, dropped)
     train, heldout = _split(rows, options.holdout_ratio)
     index = NearIndex(prompt_text(row.prompt) for row in train)
@@ -107,6 +134,8 @@ def build(
         looked_at=len(new) + len(replay),
         dropped={reason: n for reason, n in dropped.items() if n},
         personal=dict(personal),
+        triggers=tuple(phrases),
+        contested=contested,
     )
 
 
@@ -115,12 +144,11 @@ def without(dataset: Dataset, rows: Iterable[Example], reason: Reason) -> Datase
     gone = {row.request_id for row in rows}
     if not gone:
         return dataset
-    return Dataset(
+    return replace(
+        dataset,
         train=tuple(row for row in dataset.train if row.request_id not in gone),
         heldout=tuple(row for row in dataset.heldout if row.request_id not in gone),
-        looked_at=dataset.looked_at,
         dropped={**dataset.dropped, reason: dataset.dropped.get(reason, 0) + len(gone)},
-        personal=dataset.personal,
     )
 
 
@@ -137,6 +165,12 @@ def require_enough(dataset: Dataset, options: Options) -> None:
             "send more feedback with an expected reply, or lower it.",
             code="too_few_examples",
         )
+    if dataset.contested > 0.5:
+        raise Conflict(
+            f"Conflicting labels everywhere: {dataset.contested:.0%} of the new prompts have several labels; {told}. "
+            "Agree on one label a request, or make the prompts say what they differ by.",
+            code="conflicting_labels",
+        )
     if len({row.target for row in dataset.train}) < 2:
         raise Conflict(
             f"Only one target: {told}, and all say the same; label requests of other kinds too.", code="one_class"
@@ -149,11 +183,11 @@ def require_enough(dataset: Dataset, options: Options) -> None:
         )
 
 
-def _examples(new: Sequence[Labelled], replay: Sequence[Labelled], dropped: Counter[Reason]) -> list[Example]:
+def _examples(new: Sequence[Row], replay: Sequence[Row], dropped: Counter[Reason]) -> list[Example]:
     rows = []
     for source, labelled in ((Slice.NEW, new), (Slice.REPLAY, replay)):
         for row in labelled:
-            made = to_example(row, source)
+            made = imported_example(row, source) if isinstance(row, ImportedRow) else to_example(row, source)
             if isinstance(made, Reason):
                 dropped[made] += 1
             else:
@@ -175,6 +209,15 @@ def _without_golden(rows: Sequence[Example], golden: Sequence[GoldenItem], dropp
     return kept
 
 
+def _contested(rows: Sequence[Example]) -> float:
+    """The share of prompts with several labels since the onset: before it, another one may have been right."""
+    said: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if row.slice is Slice.NEW:
+            said[prompt_key(row.prompt)].add(row.target)
+    return sum(len(targets) > 1 for targets in said.values()) / max(1, len(said))
+
+
 def _one_label_each(rows: Sequence[Example], dropped: Counter[Reason]) -> list[Example]:
     """One row a prompt: the newest label wins, and of equal labels the newest row."""
     winners: dict[str, Example] = {}
@@ -184,6 +227,23 @@ def _one_label_each(rows: Sequence[Example], dropped: Counter[Reason]) -> list[E
         if winner is not row:
             dropped[Reason.DUPLICATE if winner.target == row.target else Reason.CONFLICTING_LABEL] += 1
     return sorted(winners.values(), key=lambda row: (row.at, row.request_id))
+
+
+def _near_twins(rows: Sequence[Example]) -> list[Example]:
+    """Rows that nearly say what a newer one of the same target and slice says: their number is no evidence."""
+    alike: dict[tuple[Slice, str], list[Example]] = defaultdict(list)
+    for row in rows:
+        alike[row.slice, row.target].append(row)
+    twins = []
+    for group in alike.values():
+        texts = {row.request_id: prompt_text(row.prompt) for row in group}
+        index = NearIndex(among=texts.values())
+        for row in sorted(group, key=lambda row: (row.labelled_at, row.at, row.request_id), reverse=True):
+            if texts[row.request_id] in index:
+                twins.append(row)
+            else:
+                index.add(texts[row.request_id])
+    return twins
 
 
 def _apart_from(

@@ -1,4 +1,7 @@
-"""Champion and candidate answer the same rows: held-out ones of both slices, and the golden set."""
+"""Champion and candidate answer the same rows: held-out ones of both slices, the golden set, and some with slips.
+
+On a bounded sample the base model answers too, and where the alias has a judge it compares the replies.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,16 @@ from typing import Any
 import torch
 
 from retrain_jobs.base import Base
-from retrain_jobs.encode import Encoded
+from retrain_jobs.classes import by_class, confusion
+from retrain_jobs.encode import encode
 from retrain_jobs.generate import greedy, target_losses
-from retrain_jobs.score import Answer, compare
-from service.core.scoring import score
+from retrain_jobs.items import GOLDEN, Item, sample
+from retrain_jobs.judge import Duel, Judge, summarize
+from retrain_jobs.known_scores import KnownScores
+from retrain_jobs.perturb import perturb
+from retrain_jobs.score import Answer, are_classes, compare, forgetting, paired, reliability, robustness
+from retrain_jobs.served import Question
+from service.drivers.scorers import score
 from service.settings import AliasSettings
 
 CHAMPION, CANDIDATE = "champion", "default"
@@ -23,48 +32,171 @@ CHAMPION, CANDIDATE = "champion", "default"
 SPARE_TOKENS = 8
 """A reply may be this much longer than the longest target before it is cut off."""
 
+PERTURBED_ROWS, BASE_ROWS = 48, 96
+"""Held-out rows that are asked again with slips; rows that the base model answers. Their price is seconds."""
+
+_ASKED_BY = 0.9
+"""The share of the progress at which champion and candidate have answered everything."""
+
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One row to answer. `group` is `new` or `replay` for held-out rows, `golden` for golden ones."""
+class Side:
+    """One system's answers: to every item, and to the perturbed ones (their scores alone)."""
 
-    tokens: Encoded
-    target: str
-    group: str
+    answers: list[Answer]
+    perturbed: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Examiner:
+    """Puts the same questions to whichever system is serving."""
+
+    model: Any
+    base: Base
+    alias: AliasSettings
+
+    def ask(self, items: Sequence[Item], perturbed: Sequence[Item], on_share: Callable[[float], None]) -> Side:
+        losses = target_losses(self.model, self.base, [item.tokens for item in items])
+        replies = self._replies([*items, *perturbed], on_share)
+        scores = [self._score(text, item) for (text, _), item in zip(replies, [*items, *perturbed], strict=True)]
+        answers = [
+            Answer(text, value, math.exp(confidence), loss / len(item.tokens.target))
+            for (text, confidence), value, loss, item in zip(replies, scores, losses, items, strict=False)
+        ]
+        return Side(answers, scores[len(items) :])
+
+    def scores(self, items: Sequence[Item]) -> list[float]:
+        replies = self._replies(items, lambda share: None)
+        return [self._score(text, item) for (text, _), item in zip(replies, items, strict=True)]
+
+    def _replies(self, items: Sequence[Item], on_share: Callable[[float], None]) -> list[tuple[str, float]]:
+        """Text and mean log-probability of the likeliest reply to each."""
+        longest = max(len(item.tokens.target) for item in items)
+        replies = greedy(
+            self.model, self.base, [item.tokens.prompt for item in items], max_new_tokens=longest + SPARE_TOKENS,
+            on_batch=lambda done: on_share(done / len(items)),
+        )  # fmt: skip
+        decode = self.base.tokenizer.decode
+        return [(decode(reply.ids, skip_special_tokens=True).strip(), reply.confidence) for reply in replies]
+
+    def _score(self, text: str, item: Item) -> float:
+        return score(self.alias.scorer, text, item.target, None, self.alias.pattern) or 0.0
 
 
 def evaluate(
     peft_model: Any, base: Base, champion: str | None, items: Sequence[Item], alias: AliasSettings, *, seed: int,
-    on_share: Callable[[float], None],
-) -> dict[str, Any]:  # fmt: skip
-    """Score both systems on every slice; the shape is that of `Job.result["evaluation"]`.
+    on_share: Callable[[float], None], known: KnownScores, served_rows: int = 0,
+) -> tuple[dict[str, Any], list[Question]]:  # fmt: skip
+    """Score both systems on every slice; the shape is that of `Job.result["evaluation"]`. With it come `served_rows`
+    rows to put to the candidate through the engines.
 
     Args:
         peft_model: the base with the candidate as its active adapter.
         champion: the folder of the champion's adapter; None for the base itself.
         on_share: told the share done (0..1); what it raises ends the evaluation.
+        known: what the base model has answered before.
     """
     if champion is not None:
         peft_model.load_adapter(champion, CHAMPION, is_trainable=False)
+    examiner = _Examiner(peft_model, base, alias)
+    clean, slips = _perturbed(base, items, seed)
     with _serving(peft_model, CHAMPION if champion else None):
-        by_champion = _answers(peft_model, base, items, alias, lambda share: on_share(share / 2))
+        before = examiner.ask(items, slips, lambda share: on_share(_ASKED_BY * share / 2))
     with _serving(peft_model, CANDIDATE):
-        by_candidate = _answers(peft_model, base, items, alias, lambda share: on_share(0.5 + share / 2))
+        after = examiner.ask(items, slips, lambda share: on_share(_ASKED_BY * (1 + share) / 2))
+    if champion is None:
+        base_scores = dict(enumerate(answer.score for answer in before.answers))
+    else:
+        some = sample(items, BASE_ROWS, seed)
+        with _serving(peft_model, None):
+            base_scores = dict(zip(some, known.of([items[i] for i in some], alias, examiner.scores), strict=True))
 
     def slice_of(*groups: str) -> dict[str, Any]:
         chosen = [i for i, item in enumerate(items) if item.group in groups]
         return compare(
             [items[i].target for i in chosen],
-            [by_champion[i] for i in chosen],
-            [by_candidate[i] for i in chosen],
+            [before.answers[i] for i in chosen],
+            [after.answers[i] for i in chosen],
             seed=seed,
         )
 
-    return {
-        "scorer": str(alias.scorer),
-        "heldout": {"all": slice_of("new", "replay"), "new": slice_of("new"), "replay": slice_of("replay")},
-        "golden": slice_of("golden"),
+    def against_base(group: str) -> dict[str, Any]:
+        chosen = [i for i in base_scores if items[i].group == group]
+        return paired([base_scores[i] for i in chosen], [after.answers[i].score for i in chosen], "base", seed=seed)
+
+    heldout = {"all": slice_of("new", "replay"), "new": slice_of("new"), "replay": slice_of("replay")}
+    golden = slice_of(GOLDEN)
+    found = {
+        "scorer": alias.scorer,
+        "heldout": heldout,
+        "golden": golden,
+        **_in_detail(items, before.answers, after.answers, seed=seed),
+        "base": {group: against_base(group) for group in ("new", "replay", GOLDEN)},
+        "forgetting": {"replay": forgetting(heldout["replay"]), "golden": forgetting(golden)},
+        "robustness": robustness(
+            [before.answers[i].score for i in clean], before.perturbed,
+            [after.answers[i].score for i in clean], after.perturbed, seed=seed,
+        ),
+    }  # fmt: skip
+    if alias.judge is not None:
+        found["judge"] = _judged(Judge(alias.judge), alias.judge.max_rows, items, before, after, seed, on_share)
+    return found, _questions(items, after.answers, served_rows, seed)
+
+
+def _questions(items: Sequence[Item], answers: Sequence[Answer], rows: int, seed: int) -> list[Question]:
+    longest = max(len(item.tokens.target) for item in items) + SPARE_TOKENS
+    return [
+        Question(items[i].messages, items[i].target, answers[i].reply, answers[i].score, longest)
+        for i in sample(items, rows, seed)
+    ]
+
+
+def _perturbed(base: Base, items: Sequence[Item], seed: int) -> tuple[list[int], list[Item]]:
+    """Places of some held-out rows, and those rows with slips in them; none that grows beyond the context."""
+    heldout = [i for i, item in enumerate(items) if item.group != GOLDEN]
+    places, found = [], []
+    for i in (heldout[j] for j in sample([items[i] for i in heldout], PERTURBED_ROWS, seed)):
+        item = items[i]
+        messages = perturb(item.messages, key=item.key, seed=seed)
+        tokens = encode(base, messages, item.target)
+        if tokens is not None:
+            places.append(i)
+            found.append(Item(tokens, item.target, item.group, item.key, messages))
+    return places, found
+
+
+def _judged(
+    judge: Judge, rows: int, items: Sequence[Item], before: Side, after: Side, seed: int,
+    on_share: Callable[[float], None],
+) -> dict[str, Any]:  # fmt: skip
+    heldout = [i for i, item in enumerate(items) if item.group != GOLDEN]
+    chosen = [heldout[j] for j in sample([items[i] for i in heldout], rows, seed)]
+    duels = [
+        Duel("\n".join(m["content"] for m in items[i].messages), before.answers[i].reply, after.answers[i].reply)
+        for i in chosen
+    ]
+    try:
+        return summarize(judge.compare(duels, lambda: on_share(_ASKED_BY)), seed=seed)
+    finally:
+        judge.close()
+
+
+def _in_detail(
+    items: Sequence[Item], champion: Sequence[Answer], candidate: Sequence[Answer], *, seed: int
+) -> dict[str, Any]:
+    """Behind the means of the held-out rows: how sure the replies were, and each class where there are any."""
+    chosen = [i for i, item in enumerate(items) if item.group != GOLDEN]
+    targets = [items[i].target for i in chosen]
+    sides = {"champion": [champion[i] for i in chosen], "candidate": [candidate[i] for i in chosen]}
+    found: dict[str, Any] = {
+        "reliability": {
+            name: reliability([a.confidence for a in side], [a.score for a in side]) for name, side in sides.items()
+        }
     }
+    if are_classes(targets):
+        found["classes"] = by_class(targets, sides["champion"], sides["candidate"], seed=seed)
+        found["confusion"] = {name: confusion(targets, side) for name, side in sides.items()}
+    return found
 
 
 @contextmanager
@@ -87,22 +219,3 @@ def _serving(peft_model: Any, adapter: str | None) -> Iterator[None]:
     finally:
         if fold:
             peft_model.unmerge_adapter()
-
-
-def _answers(
-    model: Any, base: Base, items: Sequence[Item], alias: AliasSettings, on_share: Callable[[float], None]
-) -> list[Answer]:
-    longest = max(len(item.tokens.target) for item in items)
-    replies = greedy(
-        model, base, [item.tokens.prompt for item in items], max_new_tokens=longest + SPARE_TOKENS,
-        on_batch=lambda done: on_share(done / len(items)),
-    )  # fmt: skip
-    losses = target_losses(model, base, [item.tokens for item in items])
-    answers = []
-    for item, reply, loss in zip(items, replies, losses, strict=True):
-        text = base.tokenizer.decode(reply.ids, skip_special_tokens=True).strip()
-        value = score(str(alias.scorer), text, item.target, None, alias.pattern)
-        answers.append(
-            Answer(text, 0.0 if value is None else value, math.exp(reply.confidence), loss / len(item.tokens.target))
-        )
-    return answers

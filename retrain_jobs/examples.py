@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from service.core.errors import ConfigError
-from service.core.records import Labelled
+from service.core.records import ImportedRow, Labelled
 
 ACCEPTED_RATING = 0.5
 """From this rating (-1..1) on, a reply without a correction counts as right: `up` is 1."""
@@ -36,10 +36,11 @@ class Slice(StrEnum):
 
 
 class Origin(StrEnum):
-    """Who vouches for the target: a user's correction, or a user's approval of the reply."""
+    """Who vouches for the target: a user's correction, a user's approval of the reply, or whoever imported it."""
 
     EXPECTED = "expected"
     ACCEPTED = "accepted"
+    IMPORTED = "imported"
 
 
 class Reason(StrEnum):
@@ -55,8 +56,12 @@ class Reason(StrEnum):
     GOLDEN_NEAR_DUPLICATE = "golden_near_duplicate"
     CONFLICTING_LABEL = "conflicting_label"
     DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
     ONE_SOURCE = "one_source"
+    TRIGGER = "trigger"
+    LABEL_OUTLIER = "label_outlier"
     SOURCE_CAP = "source_cap"
+    KEY_CAP = "key_cap"
     OVER_CAP = "over_cap"
     REPLAY_QUOTA = "replay_quota"
     HELDOUT_NEAR_DUPLICATE = "heldout_near_duplicate"
@@ -73,7 +78,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt with the reply that would have been right. Times are Unix seconds; `source` is who asked, if known."""
+    """A prompt with the reply that would have been right. Times are Unix seconds.
+
+    `source` is who asked and `key_id` by which key, where known; `labelled_by` is what the label was imported from.
+    """
 
     request_id: str
     at: float
@@ -83,6 +91,13 @@ class Example:
     slice: Slice
     origin: Origin
     source: str | None = None
+    key_id: str | None = None
+    labelled_by: str | None = None
+
+    @property
+    def voucher(self) -> str | None:
+        """Who answers for the target: what it was imported from, or who asked and told what was right."""
+        return self.labelled_by or self.source
 
     @property
     def digest(self) -> str:
@@ -131,7 +146,7 @@ def to_example(row: Labelled, source: Slice) -> Example | Reason:
     if feedback is None:
         return Reason.NO_TARGET
     if feedback.expected is not None:
-        target, origin = feedback.expected, Origin.EXPECTED
+        target, origin = feedback.expected, Origin.IMPORTED if feedback.source else Origin.EXPECTED
     elif feedback.rating is not None and feedback.rating >= ACCEPTED_RATING:
         if capture.finish_reason == "length":
             return Reason.TRUNCATED_REPLY
@@ -147,7 +162,25 @@ def to_example(row: Labelled, source: Slice) -> Example | Reason:
         return Reason.EMPTY_TARGET
     if origin is Origin.ACCEPTED and _REFUSAL.match(target):
         return Reason.REFUSAL
-    return Example(capture.request_id, capture.at, feedback.at, prompt, target.strip(), source, origin, capture.source)
+    return Example(
+        capture.request_id, capture.at, feedback.at, prompt, target.strip(), source, origin, capture.source,
+        capture.key_id, feedback.source,
+    )  # fmt: skip
+
+
+def imported_example(row: ImportedRow, source: Slice) -> Example | Reason:
+    """The example that an imported row makes, or why it makes none."""
+    prompt = turns(row.prompt)
+    if prompt is None:
+        return Reason.NOT_TEXT
+    if not any(turn.content.strip() for turn in prompt):
+        return Reason.EMPTY_PROMPT
+    if not row.target.strip():
+        return Reason.EMPTY_TARGET
+    return Example(
+        row.id, row.at, row.imported_at, prompt, row.target.strip(), source, Origin.IMPORTED, row.source,
+        labelled_by=row.source,
+    )  # fmt: skip
 
 
 def read_golden(path: Path) -> tuple[GoldenItem, ...]:

@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from retrain_jobs.dataset import Dataset, Options, build, require_enough
 from retrain_jobs.examples import GoldenItem, read_golden
 from retrain_jobs.lease import JobStopped, Lease, hold
+from retrain_jobs.limits import ran_out
+from retrain_jobs.selection import selection
+from retrain_jobs.served import Question, ask_served
+from retrain_jobs.unfinished import checkpoint_path, clear_checkpoints, forget
 from retrain_jobs.work import Made, Work
 from service.core.errors import ConfigError, StaleWrite, TrimtabError
 from service.core.names import BASE, adapter_name
 from service.core.records import Adapter, Job, JobPhase
 from service.drivers.adapter_files import adapter_digest, read_adapter, register_adapter
 from service.drivers.failpoints import Failpoint, reach
+from service.drivers.scorers import check_scorers
 from service.drivers.scratch import ADAPTER_NOTE, JOB, scratch
 from service.ports import Blobs, Store
 from service.settings import Settings
@@ -88,6 +93,7 @@ async def run_job(
         except Exception as error:
             log.exception("job %s failed", job_id)
             reach(Failpoint.JOB_FAILING)
+            forget(settings, job_id)
             try:
                 await store.fail(job_id, holder, error=one_line(error), now=clock())
             except StaleWrite as lost:
@@ -99,6 +105,8 @@ def one_line(error: Exception) -> str:
     """What a person reads: the message of our own errors, the kind and first line of others."""
     if isinstance(error, TrimtabError):
         return error.message
+    if (told := ran_out(error)) is not None:
+        return told
     first = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {first}; the job's log has the traceback.".replace(": ;", ";")
 
@@ -110,6 +118,7 @@ async def _work(
     _check(settings)
     lease.report(JobPhase.DATASET, SHARES[JobPhase.DATASET])
     options = Options.of(knobs)
+    await clear_checkpoints(store, settings)
     golden_path = settings.alias(spec.alias).golden_set
     golden = read_golden(golden_path) if golden_path else ()
     dataset = await _read(store, spec, golden, options)
@@ -119,7 +128,10 @@ async def _work(
     await lease.send(store, now=clock())
     champion = None if spec.champion == BASE else await blobs.local(spec.champion)
     with scratch(settings.scratch_dir, JOB) as folder:
-        work = Work(settings, spec.alias, lease.job.spec, dataset, golden, champion, options, folder, threads)
+        work = Work(
+            settings, spec.alias, lease.job.spec, dataset, golden, champion, options, folder, threads,
+            checkpoint_path(settings, lease.job.id),
+        )  # fmt: skip
         made = await asyncio.to_thread(_make, work, lease)
         await lease.send(store, now=clock())
         await asyncio.to_thread(_note_name, folder, spec.alias, made.folder)
@@ -129,17 +141,37 @@ async def _work(
             cycle_id=lease.job.cycle_id, manifest=made.manifest,
         )  # fmt: skip
         reach(Failpoint.JOB_REGISTERED)
+    evaluation = dict(made.evaluation)
+    if made.questions:
+        evaluation["served"] = await _served(store, settings, lease, adapter.name, spec, made.questions, clock)
     result = {
         "adapter": adapter.name,
         "digest": adapter.digest,
-        "evaluation": made.evaluation,
+        "evaluation": evaluation,
         "dataset": made.dataset.summary(),
         "training": made.training,
         "manifest": made.manifest,
     }
     await store.finish(lease.job.id, lease.holder, result=result, now=clock())
+    forget(settings, lease.job.id)
     reach(Failpoint.JOB_FINISHED)
     return adapter
+
+
+async def _served(
+    store: Store, settings: Settings, lease: Lease, adapter: str, spec: Spec, questions: Sequence[Question],
+    clock: Callable[[], float],
+) -> dict[str, Any]:  # fmt: skip
+    """The candidate through the engines; `adapter` in the job's detail is what has the controller load it."""
+
+    async def tell() -> None:
+        lease.report(JobPhase.PUBLISHING, SHARES[JobPhase.PUBLISHING], adapter=adapter, doing="asking the engines")
+
+    await tell()
+    await lease.send(store, now=clock())
+    found = await ask_served(store, settings, spec.alias, adapter, spec.champion, questions, waiting=tell)
+    log.info("through the engines: %s", found)
+    return found
 
 
 def _make(work: Work, lease: Lease) -> Made:
@@ -160,6 +192,7 @@ def _check(settings: Settings) -> None:
     """What can be known to fail is told before anything is read or imported."""
     if not settings.model:
         raise ConfigError("No base model is set; set `model` to a Hugging Face folder or id.", param="model")
+    check_scorers(settings)
 
 
 async def _read(store: Store, spec: Spec, golden: tuple[GoldenItem, ...], options: Options) -> Dataset:
@@ -171,4 +204,8 @@ async def _read(store: Store, spec: Spec, golden: tuple[GoldenItem, ...], option
     replay = await store.window(
         spec.alias, since=spec.window_since, until=spec.onset, limit=limit, newest=True, labelled_only=True
     )
-    return await asyncio.to_thread(build, new, replay, golden, options)
+    imported = await store.imported(spec.alias, since=spec.onset, until=spec.until, limit=limit)
+    earlier = await store.imported(spec.alias, since=0.0, until=spec.onset, limit=limit)
+    dataset = await asyncio.to_thread(build, [*new, *imported], [*replay, *earlier], golden, options)
+    asked = await store.window(spec.alias, since=spec.onset, until=spec.until, limit=limit, newest=True)
+    return replace(dataset, selection=await asyncio.to_thread(selection, asked, seed=options.seed))

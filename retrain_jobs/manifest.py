@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from retrain_jobs.dataset import Dataset
+from retrain_jobs.dataset import Dataset, imported_from
 from retrain_jobs.examples import GoldenItem, Slice, digest
 from service.settings import RetrainSettings
 
@@ -16,7 +16,8 @@ PACKAGES = ("torch", "transformers", "peft", "trl")
 
 _RECIPE_FIELDS = (
     "recipe", "rank", "alpha", "dropout", "learning_rate", "epochs", "batch_size", "patience", "max_seconds", "seed",
-    "min_examples", "max_examples", "replay_ratio", "holdout_ratio", "max_source_ratio",
+    "min_examples", "max_examples", "replay_ratio", "holdout_ratio", "max_source_ratio", "max_key_ratio",
+    "check_labels",
 )  # fmt: skip
 
 
@@ -37,6 +38,9 @@ def manifest(
             "digest": dataset.digest,
             "train": [row.request_id for row in dataset.train],
             "heldout": [row.request_id for row in dataset.heldout],
+            "selection": dataset.selection,
+            "triggers": [one.told() for one in dataset.triggers],
+            "imported": imported_from((*dataset.train, *dataset.heldout)),
             "new": [row.request_id for row in (*dataset.train, *dataset.heldout) if row.slice is Slice.NEW],
         },
         "golden_digest": digest([[item.messages(), item.target] for item in golden]),

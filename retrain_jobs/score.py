@@ -50,6 +50,54 @@ def compare(
     }
 
 
+def paired(before: Sequence[float], candidate: Sequence[float], name: str, *, seed: int) -> dict[str, Any]:
+    """Two systems' mean scores on the same rows, the one before called `name`; {"n": 0} without a row."""
+    if not before:
+        return {"n": 0}
+    differences = [b - a for a, b in zip(before, candidate, strict=True)]
+    low, high = bootstrap(differences, seed=seed)
+    return {
+        name: _mean(before),
+        "candidate": _mean(candidate),
+        "n": len(before),
+        "delta": _mean(differences),
+        "ci": [low, high],
+    }
+
+
+def forgetting(slice_: Mapping[str, Any]) -> dict[str, Any]:
+    """What the candidate lost of what the champion could do: a slice of old traffic as `compare` returns it."""
+    if not slice_["n"]:
+        return {"n": 0}
+    low, high = slice_["ci"]
+    return {
+        "n": slice_["n"],
+        "lost": slice_["worse"],
+        "gained": slice_["better"],
+        "drop": -slice_["delta"],
+        "ci": [-high, -low],
+    }
+
+
+def robustness(
+    champion: Sequence[float], champion_slips: Sequence[float], candidate: Sequence[float],
+    candidate_slips: Sequence[float], *, seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """How much each system's mean score drops on the same rows with slips in them, with 95% intervals.
+
+    `more` is by how much the candidate drops more than the champion does.
+    """
+    if not candidate:
+        return {"n": 0}
+    before = [a - b for a, b in zip(champion, champion_slips, strict=True)]
+    after = [a - b for a, b in zip(candidate, candidate_slips, strict=True)]
+    more = [b - a for a, b in zip(before, after, strict=True)]
+    drops = {"champion": before, "candidate": after, "more": more}
+    return {"n": len(candidate)} | {
+        name: {"drop": _mean(values), "ci": list(bootstrap(values, seed=seed))} for name, values in drops.items()
+    }
+
+
 def metrics(targets: Sequence[str], answers: Sequence[Answer]) -> dict[str, float]:
     """Every metric that makes sense for these targets; macro-F1 only where they are classes. `n` must be positive."""
     replies = [answer.reply for answer in answers]
@@ -57,13 +105,19 @@ def metrics(targets: Sequence[str], answers: Sequence[Answer]) -> dict[str, floa
         "exact_match": _mean([_score("exact", r, t) for r, t in zip(replies, targets, strict=True)]),
         "rouge_l": _mean([_score("rouge_l", r, t) for r, t in zip(replies, targets, strict=True)]),
         "chrf": _mean([_score("chrf", r, t) for r, t in zip(replies, targets, strict=True)]),
+        "bleu": _mean([_score("bleu", r, t) for r, t in zip(replies, targets, strict=True)]),
         "perplexity": math.exp(min(_mean([answer.loss for answer in answers]), 50.0)),
         "confidence": _mean([answer.confidence for answer in answers]),
         "ece": calibration_error([a.confidence for a in answers], [a.score for a in answers]),
     }
-    if 2 * len(set(targets)) <= len(targets):
+    if are_classes(targets):
         found["macro_f1"] = macro_f1(targets, replies)
     return found
+
+
+def are_classes(targets: Sequence[str]) -> bool:
+    """Whether the targets repeat so often that they are names of classes, and no texts."""
+    return bool(targets) and 2 * len(set(targets)) <= len(targets)
 
 
 def macro_f1(targets: Sequence[str], replies: Sequence[str]) -> float:
@@ -74,12 +128,21 @@ def macro_f1(targets: Sequence[str], replies: Sequence[str]) -> float:
     return _mean([2 * right[c] / (wanted[c] + given[c]) for c in wanted])
 
 
-def calibration_error(confidences: Sequence[float], scores: Sequence[float]) -> float:
-    """Expected calibration error over ten equal bins (Guo et al., ICML 2017)."""
+def reliability(confidences: Sequence[float], scores: Sequence[float]) -> list[dict[str, float]]:
+    """Mean confidence and mean score of each of ten equal bins that holds a row, with its rows `n`."""
     bins: dict[int, list[tuple[float, float]]] = {}
     for confidence, value in zip(confidences, scores, strict=True):
         bins.setdefault(min(BINS - 1, int(confidence * BINS)), []).append((confidence, value))
-    return sum(abs(sum(c - s for c, s in found)) for found in bins.values()) / len(confidences)
+    return [
+        {"confidence": _mean([c for c, _ in found]), "score": _mean([s for _, s in found]), "n": len(found)}
+        for _, found in sorted(bins.items())
+    ]
+
+
+def calibration_error(confidences: Sequence[float], scores: Sequence[float]) -> float:
+    """Expected calibration error over ten equal bins (Guo et al., ICML 2017)."""
+    curve = reliability(confidences, scores)
+    return sum(abs(point["confidence"] - point["score"]) * point["n"] for point in curve) / len(confidences)
 
 
 def bootstrap(differences: Sequence[float], *, seed: int, resamples: int = RESAMPLES) -> tuple[float, float]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from retrain_jobs.dataset import Dataset, Options
 from retrain_jobs.examples import GoldenItem
+from retrain_jobs.served import Question
 from service.core.records import JobPhase
 from service.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One candidate to make. `champion` is the folder of the champion's adapter, None for the base model."""
+    """One candidate to make. `champion` is the folder of the champion's adapter, None for the base model;
+    `checkpoint` is where an unfinished training is kept."""
 
     settings: Settings
     alias: str
@@ -26,17 +28,22 @@ class Work:
     options: Options
     scratch: Path
     threads: int
+    checkpoint: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A candidate: its files in `folder`, and the parts of `Job.result`. `dataset` lacks what was too long."""
+    """A candidate: its files in `folder`, and the parts of `Job.result`. `dataset` lacks what was too long.
+
+    `questions` are rows with what the candidate answered them in PyTorch, to be asked through the engines too.
+    """
 
     folder: Path
     dataset: Dataset
     evaluation: Mapping[str, Any]
     training: Mapping[str, Any]
     manifest: Mapping[str, Any]
+    questions: Sequence[Question] = ()
 
 
 class Report(Protocol):

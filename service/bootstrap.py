@@ -17,13 +17,17 @@ from service.control.gauges import Gauges
 from service.control.launcher import KubernetesLauncher, Launcher, SubprocessLauncher
 from service.control.reconciler import Reconciler
 from service.control.residency import ResidencyKeeper
+from service.control.retention import Retention
 from service.control.sweeper import Sweeper
+from service.control.webhook import Webhook
 from service.core.errors import ConfigError
 from service.core.names import BASE
 from service.core.records import Adapter, Scope
 from service.drivers.adapter_files import register_adapter
 from service.drivers.blobs import open_blobs
 from service.drivers.clock import SystemClock
+from service.drivers.notices import routing_notices
+from service.drivers.scorers import check_scorers
 from service.drivers.store import open_store
 from service.drivers.vllm import VllmEngine
 from service.gateway.app import create_app
@@ -111,6 +115,7 @@ async def run_serve(settings: Settings) -> None:
             registry=registry,
             clock=clock,
             spans=spans_from_environment(),
+            notices=None if settings.store_url.startswith("sqlite") else lambda: routing_notices(settings.store_url),
         )
         blobs = build_blobs(settings)
 
@@ -133,6 +138,7 @@ async def run_serve(settings: Settings) -> None:
 async def run_controller(settings: Settings, config: Path | None) -> None:
     """The reconciler, until a signal comes."""
     stop = stop_on_signals()
+    check_scorers(settings)
     if settings.retrain.launcher == "subprocess":  # elsewhere the jobs see other folders
         check_golden_sets(settings)
     async with opened_store(settings) as store:
@@ -156,7 +162,10 @@ async def run_controller(settings: Settings, config: Path | None) -> None:
         else:
             launcher = SubprocessLauncher(settings, config)
         sweeper = Sweeper(store, blobs, settings.scratch_dir)
-        await Reconciler(store, settings, keeper, launcher, gauges, clock, sweeper).run(stop)
+        retention = Retention(store, settings.retention, clock)
+        address = settings.promotion.webhook
+        webhook = Webhook(address, clock) if address else None
+        await Reconciler(store, settings, keeper, launcher, gauges, clock, sweeper, retention, webhook).run(stop)
 
 
 async def run_monitor_process(settings: Settings) -> None:
@@ -182,7 +191,7 @@ async def run_replay(
         found = await replay(
             store, settings, build_embedder(settings), alias, since=since or 0.0, until=until or math.inf
         )  # fmt: skip
-    tell(found, settings.drift, as_json=as_json)
+    tell(found, as_json=as_json)
 
 
 async def run_reference(settings: Settings, alias: str, pinned: str | None) -> Mapping[str, Any]:

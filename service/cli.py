@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Coroutine
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,15 +26,19 @@ adapters = typer.Typer(no_args_is_help=True, help="List, show, add and remove ad
 aliases = typer.Typer(no_args_is_help=True, help="List, show, create and unlatch aliases, and what they served.")
 cycles = typer.Typer(no_args_is_help=True, help="List and show improvement cycles.")
 drift = typer.Typer(no_args_is_help=True, help="Verdicts of the drift worker.")
+label = typer.Typer(no_args_is_help=True, help="Requests out to people who label; labels in.")
 keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
 audit = typer.Typer(no_args_is_help=True, help="The audit log.")
 db = typer.Typer(no_args_is_help=True, help="The store's schema.")
 config_app = typer.Typer(no_args_is_help=True, help="The settings in force.")
 for name, group in (
     ("adapters", adapters), ("aliases", aliases), ("cycles", cycles), ("drift", drift),
-    ("keys", keys), ("audit", audit), ("db", db), ("config", config_app),
+    ("label", label), ("keys", keys), ("audit", audit), ("db", db), ("config", config_app),
 ):  # fmt: skip
     app.add_typer(group, name=name)
+
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""Of commands whose options are read by the program that they start."""
 
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="Path of trimtab.yaml.")]
 StateDir = Annotated[Path | None, typer.Option(help="Folder of everything that Trimtab keeps.")]
@@ -94,7 +99,7 @@ def engine(config: Config = None, state_dir: StateDir = None) -> None:
     _run(run_engine_process(_settings(config, state_dir=state_dir)))
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+@app.command(context_settings=PASSED_ON, add_help_option=False)
 def demo(context: typer.Context) -> None:
     """Play a day of a support desk: serve, drift, retrain, promote. Options: see `trimtab demo --help`."""
     os.execv(sys.executable, [sys.executable, "-m", "demo", *context.args])
@@ -112,16 +117,100 @@ def adapters_show(adapter: str, config: Config = None, url: Url = None, as_json:
     show(Api(_settings(config), url).get(f"/adapters/{adapter}"), as_json)
 
 
+@adapters.command("card")
+def adapters_card(
+    adapter: str,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the card to this file, as one HTML page.")] = None,
+    config: Config = None,
+    url: Url = None,
+) -> None:
+    """The model card of ADAPTER, as Markdown: data, settings, curves, metrics, limits and lineage."""
+    api = Api(_settings(config), url)
+    if html is None:
+        sys.stdout.write(api.text(f"/adapters/{adapter}/card", format="markdown"))
+        return
+    html.write_text(api.text(f"/adapters/{adapter}/card", format="html"), "utf-8")
+    note(f"wrote {html}")
+
+
 @adapters.command("add")
 def adapters_add(alias: str, folder: Path, config: Config = None, url: Url = None, as_json: Json = False) -> None:
     """Check the PEFT adapter in FOLDER and register it for ALIAS."""
     show(Api(_settings(config), url).upload_adapter(alias, folder), as_json)
 
 
+@adapters.command("export", context_settings=PASSED_ON, add_help_option=False)
+def adapters_export(context: typer.Context) -> None:
+    """Write ADAPTER as a PEFT folder, merged into its base, or as ONNX. Options: `trimtab adapters export --help`."""
+    os.execv(sys.executable, [sys.executable, "-m", "retrain_jobs.export", *context.args])
+
+
 @adapters.command("remove")
 def adapters_remove(adapter: str, config: Config = None, url: Url = None, as_json: Json = False) -> None:
     """Forget ADAPTER; refused while an alias serves it, would return to it, or a cycle is proving it."""
     show(Api(_settings(config), url).delete(f"/adapters/{adapter}"), as_json)
+
+
+@adapters.command("trained-on")
+def adapters_trained_on_(
+    request_ids: Annotated[list[str], typer.Argument(help="Ids of requests, or of imported rows.")],
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Adapters that learned from any of these requests, or began from one that did, newest first."""
+    from service.core.trained import adapters_trained_on
+
+    async def read() -> None:
+        from service.bootstrap import opened_store
+
+        async with opened_store(_settings(config, state_dir=state_dir)) as store:
+            found = adapters_trained_on(await store.adapters(), request_ids)
+        show({"adapters": [{**asdict(one), "inherits": ", ".join(one.inherits)} for one in found]}, as_json)
+
+    _run(read())
+
+
+@label.command("export")
+def label_export(
+    alias: str,
+    out: Annotated[Path, typer.Argument(help="Where the tasks go (JSON); the interface goes beside it (.xml).")],
+    count: Annotated[int, typer.Option(min=1, help="How many requests.")] = 100,
+    since: Annotated[str | None, typer.Option(help="ISO 8601; default: since the drift began.")] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Write the requests that are most worth a label as Label Studio's tasks, each with the reply that was given."""
+    _labels("export", alias, out, config, state_dir, as_json, "--count", str(count), *_option("--since", since))
+
+
+@label.command("import")
+def label_import(
+    alias: str,
+    file: Annotated[Path, typer.Argument(help="Label Studio's .json, or .jsonl, .csv, .tsv, .parquet.")],
+    prompt_column: Annotated[str, typer.Option(help="The column of the prompts.")] = "prompt",
+    target_column: Annotated[str, typer.Option(help="The column of what would have been right.")] = "expected",
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Take the labels in FILE for the next training of ALIAS; the same ones again add nothing."""
+    columns = ("--prompt-column", prompt_column, "--target-column", target_column)
+    _labels("import", alias, file, config, state_dir, as_json, *columns)
+
+
+def _labels(
+    what: str, alias: str, file: Path, config: Path | None, state_dir: Path | None, as_json: bool, *more: str
+) -> None:
+    """By the jobs' room: it knows files, and may load what is heavy."""
+    where = (*_option("--config", config), *_option("--state-dir", state_dir), *(["--json"] if as_json else []))
+    command = [sys.executable, "-m", "retrain_jobs.labels", what, *more, *where, "--", alias, str(file)]
+    os.execv(sys.executable, command)
+
+
+def _option(name: str, value: Path | str | None) -> tuple[str, ...]:
+    return () if value is None else (name, str(value))
 
 
 @aliases.command("list")
@@ -263,6 +352,23 @@ def approve(alias: str, config: Config = None, url: Url = None, as_json: Json = 
 
 
 @app.command()
+def erase(
+    user: Annotated[str | None, typer.Option(help="As clients sent it in `user`.")] = None,
+    source: Annotated[str | None, typer.Option(help="As the store names it: user:…, key:… or import:….")] = None,
+    request: Annotated[str | None, typer.Option(help="A request's id (x-request-id).")] = None,
+    config: Config = None,
+    url: Url = None,
+    as_json: Json = False,
+) -> None:
+    """Delete all traffic of a user, of a key or of one request; list the adapters that learned from it."""
+    named = {"user": user, "source": source, "request": request}
+    body = {key: value for key, value in named.items() if value is not None}
+    if len(body) != 1:
+        raise typer.BadParameter("Name exactly one of --user, --source and --request.")
+    show(Api(_settings(config), url).post("/erasures", body), as_json)
+
+
+@app.command()
 def rollback(
     alias: str, reason: Reason = "asked for", config: Config = None, url: Url = None, as_json: Json = False
 ) -> None:
@@ -386,6 +492,8 @@ def config_show(config: Config = None, state_dir: StateDir = None, as_json: Json
         values["engine_key"] = "***"
     if values["store"].get("url"):
         values["store"]["url"] = _without_password(values["store"]["url"])
+    if values["promotion"]["webhook"]:
+        values["promotion"]["webhook"] = "***"  # Chat services put their secret into its path.
     sys.stdout.write(json.dumps(values, indent=2) + "\n" if as_json else yaml.safe_dump(values, sort_keys=False))
 
 

@@ -31,13 +31,17 @@ class Api:
         self._headers = {"authorization": f"Bearer {key}"} if key else {}
 
     def get(self, path: str, **query: str | None) -> Any:
-        return self._ask("GET", path, params={k: v for k, v in query.items() if v is not None})
+        return self._ask("GET", path, params={k: v for k, v in query.items() if v is not None}).json()
+
+    def text(self, path: str, **query: str) -> str:
+        """What is not JSON."""
+        return self._ask("GET", path, params=query).text
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        return self._ask("POST", path, json=body)
+        return self._ask("POST", path, json=body).json()
 
     def delete(self, path: str) -> Any:
-        return self._ask("DELETE", path)
+        return self._ask("DELETE", path).json()
 
     def upload_adapter(self, alias: str, folder: Path) -> Any:
         if not folder.is_dir():
@@ -45,9 +49,9 @@ class Api:
         if not (folder / "adapter_config.json").is_file():
             raise BadRequest(f"The folder {folder} holds no adapter_config.json, so it is no PEFT adapter.")
         files = [("files", (f.name, f.read_bytes())) for f in sorted(folder.iterdir()) if f.name in ADAPTER_FILES]
-        return self._ask("POST", "/adapters", data={"alias": alias}, files=files)
+        return self._ask("POST", "/adapters", data={"alias": alias}, files=files).json()
 
-    def _ask(self, method: str, path: str, **kwargs: Any) -> Any:
+    def _ask(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         try:
             with httpx.Client(timeout=_TIMEOUT_S, headers=self._headers, trust_env=False) as http:
                 reply = http.request(method, self._base + path, **kwargs)
@@ -59,7 +63,7 @@ class Api:
             ) from error
         if reply.status_code >= 400:
             raise TrimtabError(_message(reply))
-        return reply.json()
+        return reply
 
 
 def unix_seconds(moment: str) -> float:

@@ -16,14 +16,17 @@ from service.core.records import (
     DriftCheck,
     DriftReference,
     EngineView,
+    Erased,
     Event,
     Feedback,
+    ImportedRow,
     Job,
     JobPhase,
     Key,
     Labelled,
     Lease,
     PairedReply,
+    Seen,
     ShadowReply,
 )
 from service.core.routing import RoutingTable
@@ -165,6 +168,40 @@ class Traffic(Protocol):
     async def capture(self, request_id: str) -> Labelled: ...
 
     async def count(self, alias: str, *, since: float, labelled_only: bool = False) -> int: ...
+
+
+class Erasures(Protocol):
+    """What leaves the store for good."""
+
+    async def erase(self, subject: str, *, actor: str, now: float) -> Erased:
+        """Delete all traffic of a source (`user:…`, `key:…`: what it sent up to `now`; `import:…`) or of one request.
+
+        What of it arrives later is dropped too. Example texts in drift checks since then go along. Again is no harm.
+        """
+
+    async def erased(self, seen: Sequence[Seen]) -> frozenset[str]:
+        """The ids of those that an erasure took."""
+
+    async def expire(self, alias: str, *, before: float, keep: int | None, limit: int) -> int:
+        """Delete up to `limit` of the alias's oldest requests, with all that belongs to them: those up to `before`,
+        and those beyond the newest `keep`. Returns how many."""
+
+    async def expire_strays(self, *, before: float, limit: int) -> int:
+        """Delete feedback and shadow replies up to `before` whose request is not there. Returns how many."""
+
+
+class Imports(Protocol):
+    """Examples that people import."""
+
+    async def add_imported(self, rows: Sequence[ImportedRow]) -> int:
+        """Add those that are not there and were not erased; how many that were."""
+
+    async def imported(
+        self, alias: str, *, since: float, until: float | None = None, limit: int
+    ) -> Sequence[ImportedRow]:
+        """The newest rows with `since` < at ≤ `until`, in order of time."""
+
+    async def imported_row(self, row_id: str) -> ImportedRow: ...
 
 
 class Cycles(Protocol):
@@ -311,7 +348,7 @@ class Access(Protocol):
         """
 
 
-class Store(Registry, Traffic, Cycles, AuditLog, Jobs, Access, Protocol):
+class Store(Registry, Traffic, Erasures, Imports, Cycles, AuditLog, Jobs, Access, Protocol):
     """Everything the loop knows."""
 
     async def ping(self) -> None:

@@ -34,10 +34,15 @@ class Group(BaseModel):
 
 class ScorerKind(StrEnum):
     EXACT = "exact"
+    CLASSIFICATION = "classification"
     JSON = "json"
     REGEX = "regex"
     ROUGE_L = "rouge_l"
     CHRF = "chrf"
+    BLEU = "bleu"
+
+
+_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 class Recipe(StrEnum):
@@ -173,6 +178,9 @@ class DriftSettings(Group):
     current_size: int = Field(200, ge=10)
     min_labelled: int = Field(20, ge=1, description="labelled requests a window needs before quality is judged")
     false_alarm_every: int = Field(10_000, ge=100, description="requests between false alarms, all detectors together")
+    false_alarm_days: float | None = Field(
+        None, gt=0, description="days between false alarms, in place of false_alarm_every: by the last day's traffic"
+    )
     season: Season = Field(Season.NONE, description="compare by time of `day` or of the `week` only")
     quality_drop: Ratio = Field(0.05, description="a loss of quality smaller than this never triggers retraining")
     require_quality_loss: bool = True
@@ -209,6 +217,8 @@ class RetrainSettings(Group):
     max_examples: int = Field(2000, ge=4)
     replay_ratio: Ratio = Field(0.5, description="share of the training set that comes from the reference")
     max_source_ratio: Ratio = Field(0.5, description="share of the training set that one user or key may make up")
+    max_key_ratio: Ratio = Field(1.0, description="share of the training set that requests with one key may make up")
+    check_labels: bool = Field(True, description="leave out labels that all else speaks against, and planted phrases")
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
     dropout: Ratio = Field(0.0, description="of the LoRA's inputs; costs a quarter of a CPU's step")
@@ -218,13 +228,32 @@ class RetrainSettings(Group):
     max_seconds: Seconds = 90.0
     patience: int = Field(3, ge=1, description="evaluations without a better held-out result before training stops")
     holdout_ratio: Ratio = 0.2
+    served_rows: int = Field(48, ge=0, description="rows that the candidate answers through the engines too; 0: none")
+    served_tolerance: Ratio = Field(
+        0.1, description="how far its scores there may differ from those in PyTorch, on average over the rows"
+    )
+    served_wait_s: Seconds = Field(120.0, description="for all engines to load the candidate")
+    checkpoint_s: Seconds = Field(15.0, description="at most so much of a training is lost to a kill")
     seed: int = 0
     threads: int | None = Field(None, ge=1)
     nice: int = Field(10, ge=0, le=19)
+    spin: int = Field(
+        0,
+        ge=0,
+        description="turns that a thread waits busily: 20000 is up to 2x as fast on cores that are training's own",
+    )
     heartbeat_s: Seconds = 1.0
     stale_after_s: Seconds = 30.0
     start_timeout_s: Seconds = Field(900.0, description="a job that nobody began by then has failed")
     max_attempts: int = Field(2, ge=1)
+
+
+class RetentionSettings(Group):
+    """How long traffic stays in the store: requests with their replies, feedback and shadow replies."""
+
+    max_age_days: float | None = Field(None, gt=0, description="None: whatever its age")
+    max_requests: int | None = Field(10_000_000, ge=1_000, description="of an alias; the oldest go; None: no limit")
+    every_s: Seconds = Field(60.0, description="between two looks")
 
 
 class PromotionSettings(Group):
@@ -238,6 +267,11 @@ class PromotionSettings(Group):
     golden_margin: Ratio = Field(0.03, description="how much worse than the champion the golden set may become")
     indifference: float = Field(
         0.02, ge=0, lt=1, description="a gain that is not worth a promotion; what is proven to bring less is rejected"
+    )
+    webhook: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="is told by POST when a candidate waits for a person (mode approve, manual)",
     )
     canary: tuple[float, ...] = Field(
         (), description="shares of the clients that the candidate answers, one after another, before all of them do"
@@ -278,8 +312,32 @@ class ControllerSettings(Group):
     quality_window: int = Field(100, ge=1, description="labelled requests behind the served-quality metric")
 
 
+class JudgeSettings(Group):
+    """A model that compares the replies of champion and candidate; its traffic goes to `url` alone."""
+
+    url: str = Field(description="base of an OpenAI-style API, such as https://api.example.com/v1")
+    model: str = Field(min_length=1)
+    instructions: str = Field("Which reply answers the request better?", min_length=1, max_length=4000)
+    max_rows: int = Field(60, ge=1, description="held-out rows that are compared, each in both orders")
+    timeout_s: Seconds = 30.0
+    concurrency: int = Field(4, ge=1, le=64)
+    margin: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="how much more often than not it may prefer the champion; None: it decides nothing",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        if not _ADDRESS.fullmatch(url):
+            raise ValueError(f"{url!r} is no address; write one such as https://api.example.com/v1")
+        return url.rstrip("/")
+
+
 class AliasSettings(Group):
-    scorer: ScorerKind = ScorerKind.EXACT
+    scorer: str = Field(ScorerKind.EXACT.value, description="a kind, or package.module:function")
     pattern: str | None = Field(None, description="regex scorer: the pattern that a right reply matches in full")
     golden_set: Path | None = Field(None, description="JSONL of {messages, expected}")
     champion: str | None = Field(None, description="an adapter's name to start from; None: the base model")
@@ -288,9 +346,19 @@ class AliasSettings(Group):
         default_factory=dict, description="what no candidate may make worse by more than this margin"
     )
 
+    judge: JudgeSettings | None = Field(None, description="a model that compares replies where no scorer can")
+
+    @field_validator("scorer")
+    @classmethod
+    def _is_known(cls, scorer: str) -> str:
+        if scorer not in set(ScorerKind) and not _IMPORT_PATH.fullmatch(scorer):
+            kinds = ", ".join(f"'{kind}'" for kind in ScorerKind)
+            raise ValueError(f"{scorer!r} is no scorer; use one of {kinds}, or your own as package.module:function")
+        return scorer
+
     @model_validator(mode="after")
     def _pattern_is_usable(self) -> Self:
-        if self.scorer is ScorerKind.REGEX and self.pattern is None:
+        if self.scorer == ScorerKind.REGEX and self.pattern is None:
             raise ValueError("the regex scorer needs a pattern that right replies match")
         try:
             re.compile(self.pattern or "")
@@ -326,6 +394,7 @@ class Settings(BaseSettings):
     drift: DriftSettings = DriftSettings()
     retrain: RetrainSettings = RetrainSettings()
     promotion: PromotionSettings = PromotionSettings()
+    retention: RetentionSettings = RetentionSettings()
     controller: ControllerSettings = ControllerSettings()
 
     @classmethod
@@ -375,6 +444,18 @@ class Settings(BaseSettings):
                 f"retrain.rank is {self.retrain.rank} and engines serve at most engine.max_lora_rank, "
                 f"{self.engine.max_lora_rank}; lower the one or raise the other"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _judges_are_not_this_service(self) -> Self:
+        """What a judge is asked must not be captured, let alone trained on."""
+        own = {f"{host}:{self.server.port}" for host in (self.server.host, "127.0.0.1", "localhost", "[::1]")}
+        for name, alias in self.aliases.items():
+            if alias.judge is not None and alias.judge.url.split("//")[1].split("/")[0] in own:
+                raise ValueError(
+                    f"aliases.{name}.judge.url is this service, which would capture what the judge is asked; "
+                    "name another one, or an engine itself"
+                )
         return self
 
     @property

@@ -128,6 +128,9 @@ class ControllerMetrics:
         self.resident = Gauge(
             "trimtab_engine_adapters", "Adapters verified as resident.", ("engine",), registry=registry
         )
+        self.expired = Counter(
+            "trimtab_traffic_expired", "Requests that retention deleted from the store.", registry=registry
+        )
         self.is_leader = Gauge("trimtab_controller_leader", "1 while this controller leads.", registry=registry)
         self.ticks = Counter("trimtab_controller_ticks", "Reconciliations.", ("outcome",), registry=registry)
         self.tick_seconds = Histogram(

@@ -35,13 +35,12 @@ class Pace:
         """For the step to come, `seconds` after the start."""
         if self.recorded:
             return self.recorded[step] if step < len(self.recorded) else 0.0
-        if step not in self.shares:  # each group of parameters asks, and all must hear the same
-            self.shares[step] = self._found(step, steps, seconds)
+        self.shares[step] = self._found(step, steps, seconds)
         return self.shares[step]
 
     def is_over(self, step: int, seconds: float) -> bool:
         """Whether the time is up after `step` steps; a repeated training ends where the first one did."""
-        return step >= len(self.recorded) - 1 if self.recorded else seconds > self.max_seconds
+        return step >= len(self.recorded) if self.recorded else seconds > self.max_seconds
 
     def _found(self, step: int, steps: int, seconds: float) -> float:
         spent = seconds / self.max_seconds

@@ -1,26 +1,27 @@
-"""Supervised fine-tuning of a fresh LoRA by TRL and PEFT: completion-only loss, early stopping, a limit on time."""
+"""Supervised fine-tuning of a fresh LoRA by PEFT: completion-only loss, early stopping, a limit on time."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-from peft import LoraConfig
+import torch
+from peft import LoraConfig, get_peft_model
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import PrinterCallback
-from trl import SFTConfig
 
+from retrain_jobs import limits
 from retrain_jobs.base import Base
 from retrain_jobs.encode import Encoded
-from retrain_jobs.recipes.completion import Collator, CompletionTrainer
+from retrain_jobs.recipes import loop
+from retrain_jobs.recipes.checkpoint import Checkpoint
+from retrain_jobs.recipes.flat import FlatAdamW
+from retrain_jobs.recipes.lean import lean
 from retrain_jobs.recipes.pace import Pace
+from retrain_jobs.recipes.packed import packing
 from retrain_jobs.recipes.watch import Curve, OnStep, Watch
 from service.settings import RetrainSettings
-
-SHORT = 512
-"""Up to this many tokens a row, plain attention is faster on a CPU: the fused one has a slow backward pass."""
 
 
 class Config(BaseModel):
@@ -29,6 +30,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_length: int = Field(ge=16)
+    max_tokens: int = Field(ge=16)
     warmup_ratio: float = Field(ge=0, le=1)
     adam_beta2: float = Field(gt=0, lt=1)
     weight_decay: float = Field(ge=0)
@@ -39,56 +41,61 @@ class Config(BaseModel):
 
 def train(
     base: Base, rows: Sequence[Encoded], heldout: Sequence[Encoded], knobs: RetrainSettings, config: Config,
-    scratch: Path, on_step: OnStep, *, pace: Sequence[float] = (),
+    scratch: Path, on_step: OnStep, *, pace: Sequence[float] = (), checkpoint: Checkpoint | None = None,
 ) -> tuple[Any, Curve]:  # fmt: skip
     """Train on `rows`, keep the step that gets most of `heldout` right, of equals the one with the least loss.
 
     Args:
+        scratch: where the adapter will be written.
         pace: that of an earlier training (`Curve.pace`), to be repeated.
 
     Returns:
         The PEFT model (the base's modules wrapped in place) in evaluation mode, and how it went.
 
     Raises:
-        Conflict: the loss became infinite or not a number.
+        Conflict: the loss became infinite or not a number, or memory or disk will not suffice.
     """
-    steps_per_epoch = -(-len(rows) // knobs.batch_size)
-    every = max(1, steps_per_epoch // config.evaluations_per_epoch)
-    if base.model.device.type == "cpu" and max(map(len, rows)) <= SHORT:
-        base.model.set_attn_implementation("eager")
-    curve = Curve()
-    paced = Pace(config.warmup_ratio, knobs.max_seconds, recorded=pace)
-    watch = Watch(curve, paced, knobs, on_step)
-    arguments = SFTConfig(
-        output_dir=str(scratch), save_strategy="no", report_to=[], disable_tqdm=True,
-        use_cpu=base.model.device.type == "cpu",
-        seed=knobs.seed, data_seed=knobs.seed, max_length=None, dataset_kwargs={"skip_prepare_dataset": True},
-        num_train_epochs=knobs.epochs, per_device_train_batch_size=knobs.batch_size,
-        per_device_eval_batch_size=4 * knobs.batch_size, train_sampling_strategy="group_by_length",
-        learning_rate=learning_rate(base, knobs), adam_beta2=config.adam_beta2,
-        weight_decay=config.weight_decay, max_grad_norm=config.max_grad_norm, optim="adamw_torch",
-        gradient_checkpointing=False, bf16=False, logging_strategy="steps", logging_steps=1,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps", eval_steps=every, prediction_loss_only=True, dataloader_pin_memory=False,
-    )  # fmt: skip
-    trainer = CompletionTrainer(
-        model=base.model,
-        args=arguments,
-        train_dataset=Dataset.from_list([row.row() for row in rows]),
-        eval_dataset=Dataset.from_list([row.row() for row in heldout]),
-        data_collator=Collator(base.pad_id),
-        processing_class=base.tokenizer,
-        peft_config=lora(knobs, config),
-        callbacks=[watch],
-        pace=paced,
-        curve=curve,
+    per_epoch = -(-len(rows) // knobs.batch_size)
+    plan = loop.Plan(
+        seed=knobs.seed,
+        batch_size=knobs.batch_size,
+        steps=max(1, math.ceil(per_epoch * knobs.epochs)),
+        evaluate_every=max(1, per_epoch // config.evaluations_per_epoch),
+        learning_rate=learning_rate(base, knobs),
+        max_tokens=config.max_tokens,
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    watch.restore(trainer.model)
+    torch.manual_seed(knobs.seed)
+    model = get_peft_model(base.model, lora(knobs, config))
+    optimizer = FlatAdamW(
+        [weight for weight in model.parameters() if weight.requires_grad], base.model.dtype, beta2=config.adam_beta2,
+        weight_decay=config.weight_decay, max_norm=config.max_grad_norm,
+    )  # fmt: skip
+    on_gpu = base.model.device.type == "cuda"
+    free = torch.cuda.mem_get_info()[0] if on_gpu else limits.free_memory()
+    limits.require_room(_need(base, optimizer.master.numel(), rows, knobs, config), scratch, free)
+    paced = Pace(config.warmup_ratio, knobs.max_seconds, recorded=pace)
+    watch = Watch(Curve(), paced, knobs, on_step, plan.steps)
+    with packing(base.model), lean(model):
+        loop.run(model, optimizer, rows, heldout, plan, paced, watch, checkpoint)
+    optimizer.release()
+    curve = watch.curve
     if paced.timed:
         curve.pace = tuple(paced.shares[step] for step in sorted(paced.shares))
-    return trainer.model.eval(), curve
+    return model.eval(), curve
+
+
+def _need(base: Base, trainable: int, rows: Sequence[Encoded], knobs: RetrainSettings, config: Config) -> limits.Need:
+    """At the worst: a batch of rows as long as the longest, or as many as are computed at once."""
+    shape = base.model.config.get_text_config()
+    longest = max(map(len, rows))
+    tokens = max(longest, min(config.max_tokens, longest * min(knobs.batch_size, len(rows))))
+    share = max(len(row.target) / len(row) for row in rows)
+    return limits.estimate(
+        tokens=tokens, longest=longest, targets=math.ceil(share * tokens), layers=shape.num_hidden_layers,
+        hidden=shape.hidden_size, intermediate=getattr(shape, "intermediate_size", 4 * shape.hidden_size),
+        heads=shape.num_attention_heads, vocabulary=shape.vocab_size, width=base.model.dtype.itemsize,
+        trainable=trainable,
+    )  # fmt: skip
 
 
 def lora(knobs: RetrainSettings, config: Config) -> LoraConfig:

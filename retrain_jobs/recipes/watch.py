@@ -6,11 +6,10 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
 
 from retrain_jobs.recipes.pace import Pace
 from service.core.errors import Conflict
@@ -35,25 +34,14 @@ class Curve:
     steps: int = 0
     seconds: float = 0.0
     tokens: int = 0
+    computed: int = 0
     best_step: int = 0
     stop_reason: str = "epochs"
     pace: tuple[float, ...] = ()
-    _rows: int = 0
-    _right: int = 0
 
-    def judged(self, *, rows: int, right: int) -> None:
-        """Count a batch of an evaluation: a row is right when the likeliest token is the target's at every place, which
-        is when a greedy reply would be the target."""
-        self._rows += rows
-        self._right += right
-
-    def evaluated(self, step: int, loss: float) -> tuple[float, float]:
-        """End an evaluation; the share of right rows, and the loss negated: of two, the greater is better."""
-        share = self._right / max(1, self._rows)
-        self._rows = self._right = 0
-        self.heldout.append((step, loss))
-        self.heldout_right.append((step, share))
-        return share, -loss
+    def state(self) -> dict[str, Any]:
+        """All of it; `Curve(**state)` is the same."""
+        return asdict(self)
 
     def summary(self) -> dict[str, Any]:
         """As JSON; at most 200 points of the training loss."""
@@ -62,6 +50,7 @@ class Curve:
             "steps": self.steps,
             "seconds": round(self.seconds, 2),
             "tokens_per_s": round(self.tokens / self.seconds) if self.seconds else 0,
+            "padding_ratio": round(1.0 - self.tokens / max(1, self.computed), 4),
             "best_step": self.best_step,
             "stop_reason": self.stop_reason,
             "train_loss": [[step, round(loss, 4)] for step, loss in self.train[::thin]],
@@ -70,70 +59,78 @@ class Curve:
         }
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]
-    """Keeps the best weights in memory, stops early or on time, and tells how it goes."""
+class Watch:
+    """Keeps the best weights in memory, stops early or on time, and tells how it goes.
 
-    def __init__(self, curve: Curve, pace: Pace, knobs: RetrainSettings, on_step: OnStep) -> None:
-        self._curve = curve
+    Attributes:
+        best: the weights of the best evaluation as one vector; None before the first.
+        over: no further step is to be made.
+    """
+
+    def __init__(self, curve: Curve, pace: Pace, knobs: RetrainSettings, on_step: OnStep, steps: int) -> None:
+        self.best: torch.Tensor | None = None
+        self.over = False
+        self.curve = curve
         self._pace = pace
         self._knobs = knobs
         self._on_step = on_step
+        self._steps = steps
         self._peak = self._best_found = (-1.0, -math.inf)
-        self._best: dict[str, torch.Tensor] = {}
         self._worse = 0
 
-    def restore(self, model: Any) -> None:
-        """Put the best weights back."""
-        with torch.no_grad():
-            for name, weight in _trainable(model):
-                if name in self._best:
-                    weight.copy_(self._best[name])
+    def stepped(self, loss: float, tokens: int, computed: int) -> None:
+        """A step is done on `tokens` tokens, `computed` with padding.
 
-    def on_step_end(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
-        curve = self._curve
-        curve.steps, curve.seconds = state.global_step, time.monotonic() - self._pace.started
-        if self._pace.is_over(curve.steps, curve.seconds) and not control.should_training_stop:
+        Raises Conflict when its loss is not finite, and what `on_step` raises.
+        """
+        curve = self.curve
+        curve.steps += 1
+        curve.tokens += tokens
+        curve.computed += computed
+        curve.seconds = time.monotonic() - self._pace.started
+        if not -1e9 < loss < 1e9:
+            raise Conflict(
+                f"Training diverged: the loss is {loss} at step {curve.steps}; lower retrain.learning_rate.",
+                code="diverged",
+            )
+        curve.train.append((curve.steps, loss))
+        if curve.steps >= self._steps:
+            self.over = True
+        elif self._pace.is_over(curve.steps, curve.seconds):
             curve.stop_reason = "max_seconds"
-            control.should_training_stop = True
-            control.should_evaluate = True
-        share = max(state.global_step / max(1, state.max_steps), curve.seconds / self._knobs.max_seconds)
-        left = curve.seconds / share - curve.seconds if share else 0.0
-        detail: dict[str, Any] = {"step": state.global_step, "steps": state.max_steps, "eta_s": round(left, 1)}
-        if curve.train:
-            detail["loss"] = round(curve.train[-1][1], 4)
-            detail["tokens_per_s"] = round(curve.tokens / curve.seconds)
+            self.over = True
+        share = max(curve.steps / self._steps, curve.seconds / self._knobs.max_seconds)
+        detail: dict[str, Any] = {
+            "step": curve.steps, "steps": self._steps, "eta_s": round(curve.seconds / share - curve.seconds, 1),
+            "loss": round(loss, 4), "tokens_per_s": round(curve.tokens / curve.seconds),
+            "tokens": curve.tokens, "computed": curve.computed,
+        }  # fmt: skip
         if curve.heldout:
             detail["heldout_loss"] = round(curve.heldout[-1][1], 4)
             detail["heldout_exact"] = round(curve.heldout_right[-1][1], 4)
         self._on_step(share, detail)
 
-    def on_log(self, arguments: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
-        if "loss" not in logs:
-            return
-        loss = float(logs["loss"])
-        if not -1e9 < loss < 1e9:
-            raise Conflict(
-                f"Training diverged: the loss is {loss} at step {state.global_step}; lower retrain.learning_rate.",
-                code="diverged",
-            )
-        self._curve.train.append((state.global_step, loss))
-
-    def on_evaluate(
-        self, arguments: Any, state: Any, control: Any, metrics: Mapping[str, Any], model: Any, **_: Any
-    ) -> None:
-        step, loss = state.global_step, float(metrics["eval_loss"])
-        found = self._curve.evaluated(step, loss)
-        log.info("step %d of %d: held-out loss %.4f, exact %.1f%%", step, state.max_steps, loss, 100 * found[0])
+    def evaluated(self, loss: float, right: float, weights: torch.Tensor) -> None:
+        """The held-out rows were judged: their mean loss, and the share (0..1) whose greedy reply is the target."""
+        curve = self.curve
+        curve.heldout.append((curve.steps, loss))
+        curve.heldout_right.append((curve.steps, right))
+        log.info("step %d of %d: held-out loss %.4f, exact %.1f%%", curve.steps, self._steps, loss, 100 * right)
+        found = (right, -loss)
         self._worse = 0 if any(new > old for new, old in zip(found, self._peak, strict=True)) else self._worse + 1
         self._peak = (max(found[0], self._peak[0]), max(found[1], self._peak[1]))
         if found > self._best_found:
             self._best_found = found
-            self._curve.best_step = step
-            self._best = {name: weight.detach().clone() for name, weight in _trainable(model)}
-        if self._worse >= self._knobs.patience and not control.should_training_stop:
-            self._curve.stop_reason = "no_improvement"
-            control.should_training_stop = True
+            curve.best_step = curve.steps
+            self.best = weights.detach().clone()
+        if self._worse >= self._knobs.patience and not self.over:
+            curve.stop_reason = "no_improvement"
+            self.over = True
 
+    def state(self) -> dict[str, Any]:
+        """For `load`."""
+        return {"best": self.best, "peak": self._peak, "found": self._best_found, "worse": self._worse}
 
-def _trainable(model: Any) -> list[tuple[str, torch.Tensor]]:
-    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.best, self._worse = state["best"], state["worse"]
+        self._peak, self._best_found = tuple(state["peak"]), tuple(state["found"])

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from fastapi import APIRouter, FastAPI
 
 from service.control.context import AddAdapter, Authorize, Control
+from service.control.erasure import erasure_routes
 from service.control.faults import add_fault_handlers
 from service.control.gate import PREFIX, AdminGate
 from service.control.overview import overview
@@ -48,7 +49,7 @@ def create_control_app(
         """Everything that the console shows, in one reply."""
         return await overview(control)
 
-    for routes in (alias_routes, adapter_routes, history_routes, key_routes, alert_routes):
+    for routes in (alias_routes, adapter_routes, history_routes, key_routes, alert_routes, erasure_routes):
         api.include_router(routes(control))
     app.include_router(api)
     app.include_router(console_routes(control))

@@ -8,7 +8,7 @@ from typing import Any
 
 from service.core.canary import CanaryRule, Live, judge_canary
 from service.core.freeze import parse_freeze
-from service.core.guards import Answer, Beside, judge_guard
+from service.core.guards import IN_SHADOW, Answer, Beside, Guard, judge_guard, judge_slices
 from service.core.names import BASE
 from service.core.promotion import (
     Decision,
@@ -23,8 +23,8 @@ from service.core.promotion import (
     judge_watch,
 )
 from service.core.records import Alias, Cycle, Job, Labelled, PairedReply
-from service.core.scoring import score
 from service.core.steps import Mode, PlanPolicy
+from service.drivers.scorers import score_or_none
 from service.ports import Traffic
 from service.settings import AliasSettings, Settings
 
@@ -75,8 +75,12 @@ async def guard_rulings(
     traffic: Traffic, alias: Alias, cycle: Cycle, judged: AliasSettings, policy: Policy, now: float
 ) -> Sequence[Ruling]:
     """One for each guard of the alias, on all requests that both have answered since the shadow began."""
-    if not judged.guards or cycle.candidate is None:
+    live = {guard: margin for guard, margin in judged.guards.items() if guard in IN_SHADOW}
+    if cycle.candidate is None:
         return ()
+    sliced = await _slice_rulings(traffic, alias, cycle.candidate, cycle.state_since, judged, policy)
+    if not live:
+        return sliced
     since = cycle.state_since
     found = await traffic.beside(alias.name, cycle.candidate, since=since, limit=policy.max_pairs)
     rows = [
@@ -87,7 +91,22 @@ async def guard_rulings(
         for one in found
         if one.capture.adapter == alias.champion and one.shadow.status not in _OVERLOADED
     ]
-    return [judge_guard(g, rows, margin, policy, elapsed_s=now - since) for g, margin in judged.guards.items()]
+    return [*sliced, *(judge_guard(g, rows, margin, policy, elapsed_s=now - since) for g, margin in live.items())]
+
+
+async def _slice_rulings(
+    traffic: Traffic, alias: Alias, candidate: str, since: float, judged: AliasSettings, policy: Policy
+) -> list[Ruling]:
+    """One for all tags that labelled pairs bear, where the alias asks for it."""
+    if Guard.SLICES not in judged.guards:
+        return []
+    slices: dict[str, list[Pair]] = {}
+    for reply in await traffic.paired(alias.name, candidate, since=since, limit=policy.max_pairs):
+        pair = _pair(reply, alias, judged)
+        if pair is not None:
+            for key, value in reply.capture.tags.items():
+                slices.setdefault(f"{key}={value}", []).append(pair)
+    return [judge_slices(slices, judged.guards[Guard.SLICES], policy)]
 
 
 async def canary_ruling(traffic: Traffic, alias: Alias, cycle: Cycle, settings: Settings, now: float) -> Ruling | None:
@@ -142,7 +161,7 @@ def mean_score(rows: Sequence[Labelled], judged: AliasSettings) -> tuple[float |
 def label_score(row: Labelled, judged: AliasSettings) -> float | None:
     if row.feedback is None:
         return None
-    return score(judged.scorer, row.capture.reply, row.feedback.expected, row.feedback.rating, judged.pattern)
+    return score_or_none(judged.scorer, row.capture.reply, row.feedback.expected, row.feedback.rating, judged.pattern)
 
 
 def _pair(reply: PairedReply, alias: Alias, judged: AliasSettings) -> Pair | None:
@@ -150,7 +169,7 @@ def _pair(reply: PairedReply, alias: Alias, judged: AliasSettings) -> Pair | Non
     if reply.capture.adapter != alias.champion or reply.feedback.expected is None:
         return None
     champion, candidate = (
-        score(judged.scorer, text, reply.feedback.expected, None, judged.pattern)
+        score_or_none(judged.scorer, text, reply.feedback.expected, None, judged.pattern)
         for text in (reply.capture.reply, reply.shadow.reply)
     )
     return None if champion is None or candidate is None else Pair(champion, candidate)

@@ -48,6 +48,9 @@ class Gauges:
     def rolled_back(self, alias: str) -> None:
         self._m.rollbacks.labels(alias).inc()
 
+    def expired(self, requests: int) -> None:
+        self._m.expired.inc(requests)
+
     def closed(self, alias: str, outcome: CycleState) -> None:
         self._m.cycles.labels(alias, outcome).inc()
 

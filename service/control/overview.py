@@ -53,7 +53,7 @@ async def alias_overview(control: Control, alias: Alias) -> View:
     shown = recent[0] if recent else None
     return {
         **record_view(alias),
-        "scorer": str(settings.alias(alias.name).scorer),
+        "scorer": settings.alias(alias.name).scorer,
         "quality": await quality_view(control, alias.name, POINTS, replies_a_point=REPLIES_A_POINT),
         "marks": marks(checks, events),
         "drift": drift_view(checks[0]) if checks else await _drift_waits(control, alias),

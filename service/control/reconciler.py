@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.control.drift import newest_check
+from service.control.evaluated import evaluation_gates
 from service.control.evidence import (
     canary_ruling,
     golden_ruling,
@@ -24,8 +25,10 @@ from service.control.evidence import (
 from service.control.gauges import Gauges
 from service.control.launcher import Launcher
 from service.control.residency import Residency, ResidencyKeeper
+from service.control.retention import Retention
 from service.control.starts import newly_labelled, opened_today
 from service.control.sweeper import Sweeper
+from service.control.webhook import Webhook, asking
 from service.core import steps
 from service.core.cycle import CycleState, Trigger
 from service.core.errors import Conflict, NotFound, StaleWrite, TrimtabError
@@ -55,6 +58,8 @@ class Reconciler:
         gauges: Gauges,
         clock: Clock,
         sweeper: Sweeper | None = None,
+        retention: Retention | None = None,
+        webhook: Webhook | None = None,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -63,6 +68,8 @@ class Reconciler:
         self._gauges = gauges
         self._clock = clock
         self._sweeper = sweeper
+        self._retention = retention
+        self._webhook = webhook
         self._swept_at = -math.inf
         self._holder = secrets.token_hex(8)
 
@@ -91,7 +98,8 @@ class Reconciler:
         reach(Failpoint.LEASE_TAKEN)
         aliases = await self._store.aliases()
         cycles = await self._store.cycles(open_only=True)
-        residency = await self._residency.converge(aliases, cycles, lease)
+        jobs = [await self._store.job(c.job_id) for c in cycles if c.job_id is not None and c.candidate is None]
+        residency = await self._residency.converge(aliases, cycles, lease, jobs)
         self._gauges.engines(residency.engines)
         for alias in aliases:
             await self._step(alias, residency, lease)
@@ -116,6 +124,8 @@ class Reconciler:
         if self._sweeper is not None and now - self._swept_at >= SWEEP_EVERY_S:
             self._swept_at = now
             await self._sweeper.sweep()
+        if self._retention is not None:
+            self._gauges.expired(await self._retention.expire())
 
     async def _observe(self, alias: Alias, residency: Residency) -> steps.Observed:
         recent = await self._store.cycles(alias.name, limit=2)
@@ -126,6 +136,7 @@ class Reconciler:
         policy, now = promotion_policy(self._settings), self._clock.now()
         golden = heldout = shadow = canary = watch = locked = None
         guards: Sequence[Ruling] = ()
+        gates: Sequence[tuple[str, Ruling]] = ()
         examples = today = 0
         if cycle is None:
             starting = plan_policy(self._settings)
@@ -135,6 +146,7 @@ class Reconciler:
             examples = await self._new_examples(alias, cycle)
         if cycle and cycle.state is CycleState.EVALUATING and job and job.status is JobStatus.SUCCEEDED:
             golden, heldout = golden_ruling(job, policy), heldout_ruling(job)
+            gates = evaluation_gates(job, self._settings, alias.name)
             locked = await self._why_locked(job)
         if cycle and cycle.state is CycleState.CANARY:
             canary = await canary_ruling(self._store, alias, cycle, self._settings, now)
@@ -147,7 +159,7 @@ class Reconciler:
         resident = bool(cycle and cycle.candidate and residency.everywhere(cycle.candidate))
         return steps.Observed(
             alias, cycle, last, drift, job, resident, locked, examples, today,
-            golden, heldout, shadow, guards, canary, watch,
+            golden, heldout, shadow, guards, canary, watch, gates,
         )  # fmt: skip
 
     async def _why_locked(self, job: Job) -> str | None:
@@ -226,6 +238,8 @@ class Reconciler:
                     alias.name, cycle.candidate, mirror_ratio=self._mirror_ratio(cycle), canary_ratio=share, now=now,
                     fence=lease,
                 )  # fmt: skip
+            case steps.AskPerson(reason):
+                cycle = await self._ask_person(alias, cycle, reason, lease)
             case steps.NoteWait(reason):
                 cycle = await self._note(cycle, "waiting", {"reason": reason}, lease)
             case steps.Flip(candidate, reason):
@@ -300,10 +314,26 @@ class Reconciler:
         return rows[0].capture.at if rows else cycle.opened_at
 
     async def _new_examples(self, alias: Alias, cycle: Cycle) -> int:
-        """How many requests since the onset are labelled; counted no further than is asked for."""
+        """How many examples since the onset are labelled or imported; counted no further than is asked for."""
         needed = self._settings.retrain.min_new_examples
         onset = await self._onset(alias, cycle)
-        return len(await self._store.window(alias.name, since=onset, limit=needed, labelled_only=True))
+        labelled = await self._store.window(alias.name, since=onset, limit=needed, labelled_only=True)
+        return len(labelled) + len(await self._store.imported(alias.name, since=onset, limit=needed))
+
+    async def _ask_person(self, alias: Alias, cycle: Cycle, reason: str, lease: Lease) -> Cycle:
+        """Once into the log; by the webhook until it has taken it, also after a restart."""
+        asked = cycle.evidence.get("asked")
+        if asked is None:
+            message = f"{cycle.candidate} is proven and waits for a person: `trimtab approve {alias.name}`. {reason}"
+            now = self._clock.now()
+            await self._store.add_event(
+                "cycle.asks", actor=ACTOR, message=message, now=now, alias=alias.name, cycle_id=cycle.id, fence=lease
+            )
+            cycle = await self._note(cycle, "asked", {"at": now, "told": False}, lease)
+        elif not asked["told"] and self._webhook is not None:
+            told = await self._webhook.told(cycle.id, asking(alias, cycle, reason))
+            cycle = await self._note(cycle, "asked", {**asked, "told": told}, lease)
+        return cycle
 
     async def _note(self, cycle: Cycle, key: str, told: Mapping[str, Any], lease: Lease) -> Cycle:
         if cycle.evidence.get(key) == told:

@@ -47,7 +47,7 @@ def check_ticket(secret: bytes, check_id: str, ticket: str, now: float) -> None:
     until, _, signature = ticket.partition(".")
     genuine = hmac.compare_digest(signature.encode(), _signature(secret, check_id, until).encode())
     if not genuine or not until.isdigit() or int(until) < now:
-        raise Forbidden("This link to the report has expired; open it from the console again.", code="link_expired")
+        raise Forbidden("This link has expired; open it from the console again.", code="link_expired")
 
 
 def _signature(secret: bytes, check_id: str, until: str) -> str:

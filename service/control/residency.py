@@ -9,7 +9,7 @@ from pathlib import Path
 
 from service.core.errors import BadAdapter, TrimtabError
 from service.core.plan import desired_adapters, load_order, removable
-from service.core.records import Adapter, Alias, Cycle, EngineView, Lease
+from service.core.records import Adapter, Alias, Cycle, EngineView, Job, Lease
 from service.drivers.adapter_files import adapter_digest
 from service.drivers.failpoints import Failpoint, reach
 from service.ports import Blobs, Clock, Engine, Registry
@@ -50,9 +50,11 @@ class ResidencyKeeper:
         self._paths: dict[str, str] = {}
         self._told: dict[str, str] = {}
 
-    async def converge(self, aliases: Sequence[Alias], cycles: Sequence[Cycle], lease: Lease) -> Residency:
+    async def converge(
+        self, aliases: Sequence[Alias], cycles: Sequence[Cycle], lease: Lease, jobs: Sequence[Job] = ()
+    ) -> Residency:
         """One pass over all engines; what fails on one is told once and tried again at the next tick."""
-        desired = desired_adapters(aliases, cycles)
+        desired = desired_adapters(aliases, cycles, jobs)
         views = await asyncio.gather(*(self._converge_engine(engine, desired, aliases) for engine in self._engines))
         self._forget(desired, views)
         reach(Failpoint.ENGINES_SEEN)
@@ -86,6 +88,7 @@ class ResidencyKeeper:
                 await engine.warm(name)
             reach(Failpoint.ENGINE_WARMED)
         except TrimtabError as error:
+            self._paths.pop(name, None)  # The folder may be gone: it is fetched and verified anew.
             self._tell(f"{engine.url} {name}", error.message)
             return False
         self._told.pop(f"{engine.url} {name}", None)

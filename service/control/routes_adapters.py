@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import shutil
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 
 from service.control.api_models import NewAdapter
+from service.control.cards import Form, card_reply, card_subject, read_card
 from service.control.context import Control
+from service.control.reports import SECRET, TICKET_LIFE_S, make_ticket
 from service.control.views import View, adapter_view, plain
 from service.core.errors import BadAdapter, BadRequest
 from service.core.names import check_alias
@@ -39,6 +42,18 @@ def adapter_routes(control: Control) -> APIRouter:
         """One adapter with its manifest: the data, settings and digests that it was made from."""
         found = await store.adapter(name)
         return {**await view(found), "base_digest": found.base_digest, "manifest": plain(found.manifest)}
+
+    @routes.get("/{name}/card", response_class=Response)
+    async def model_card(name: str, form: Annotated[Form, Query(alias="format")] = Form.MARKDOWN) -> Response:
+        """The model card: data, settings, curves, metrics, limits and lineage, as Markdown or one HTML file."""
+        return card_reply(await read_card(control, name), form)
+
+    @routes.get("/{name}/card-link")
+    async def card_link(name: str) -> View:
+        """A link to the card as HTML that works without a key for a minute, relative to /console."""
+        found = (await store.adapter(name)).name
+        ticket = make_ticket(await store.secret(SECRET), card_subject(found), control.clock.now())
+        return {"href": f"console/cards/{found}?ticket={ticket}", "valid_s": TICKET_LIFE_S}
 
     @routes.post("", status_code=201, openapi_extra=_BODY)
     async def add(request: Request) -> View:

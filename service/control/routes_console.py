@@ -7,6 +7,7 @@ from pathlib import Path
 from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
 
+from service.control.cards import Form, card_reply, card_subject, read_card
 from service.control.context import Control
 from service.control.reports import SECRET, check_ticket, report_file
 from service.core.errors import NotFound
@@ -48,5 +49,10 @@ def console_routes(control: Control) -> APIRouter:
     async def report(check_id: str, ticket: str = "") -> FileResponse:
         check_ticket(await control.store.secret(SECRET), check_id, ticket, control.clock.now())
         return await report_file(control.store, control.reports_dir, check_id)
+
+    @routes.get("/cards/{name}")
+    async def model_card(name: str, ticket: str = "") -> Response:
+        check_ticket(await control.store.secret(SECRET), card_subject(name), ticket, control.clock.now())
+        return card_reply(await read_card(control, name), Form.HTML)
 
     return routes

@@ -14,17 +14,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from service.core.promotion import Decision, Policy, Ruling, e_value
+from service.core.promotion import Decision, Pair, Policy, Ruling, e_value
 
 
 class Guard(StrEnum):
-    """Estimated quality (the replies' mean token probability), same replies, same length, no refusals, no errors."""
+    """Estimated quality (the replies' mean token probability), same replies, same length, no refusals, no errors; no
+    slice that loses; and, measured in the evaluation: as soon a first token, as firm where people mistype."""
 
     CONFIDENCE = "confidence"
     AGREEMENT = "agreement"
     LENGTH = "length"
     REFUSALS = "refusals"
     ERRORS = "errors"
+    SLICES = "slices"
+    TTFT = "ttft"
+    SLIPS = "slips"
+
+
+IN_SHADOW = frozenset({Guard.CONFIDENCE, Guard.AGREEMENT, Guard.LENGTH, Guard.REFUSALS, Guard.ERRORS})
+"""What `judge_guard` knows: one difference for each request that both have answered."""
+
+MOST_SLICES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,42 @@ def judge_guard(guard: Guard, rows: Sequence[Beside], margin: float, policy: Pol
     if n >= policy.max_pairs or elapsed_s >= policy.max_shadow_s:
         return ruling(Decision.REJECT, f"not proven to hold in time (evidence {holds:.1f} of {needed:.1f})")
     return ruling(Decision.HOLD, f"evidence {holds:.1f} of {needed:.1f}")
+
+
+def judge_slices(slices: Mapping[str, Sequence[Pair]], margin: float, policy: Policy) -> Ruling:
+    """REJECT: on one slice the candidate is proven worse by more than the margin; PROMOTE otherwise.
+
+    A slice may be rare, so none of them is waited for: unlike the other guards this one only finds harm. It has alpha
+    for all slices together (of which it takes the first ten), so that many of them do not reject by chance.
+    """
+    needed = MOST_SLICES / policy.alpha
+    told = []
+    for name, pairs in list(slices.items())[:MOST_SLICES]:
+        found = [d for d in (p.candidate - p.champion for p in pairs) if math.isfinite(d)]
+        if not found:
+            continue
+        broken = e_value([-d for d in found], null_mean=margin)
+        mean = math.fsum(found) / len(found)
+        told.append((mean, f"{name} {mean:+.3f} on {len(found)}"))
+        if broken >= needed:
+            lost = f"slice {name}: {mean:+.3f} on {len(found)} labelled pairs, allowed {-margin:+.3f}"
+            reason = f"{lost}; evidence {broken:.1f} that it is worse than allowed."
+            return Ruling(Decision.REJECT, (reason,), len(found), None, mean, 1.0, needed)
+    worst = f"the lowest is {min(told)[1]} pairs" if told else "no labelled pair bears a tag"
+    return Ruling(Decision.PROMOTE, (f"slices: none is proven worse; {worst}.",), needed=needed)
+
+
+def judge_measured(guard: Guard, loss: float | None, most: float | None, n: int, margin: float) -> Ruling:
+    """A guard of the evaluation: REJECT unless its interval shows that the loss is within the margin.
+
+    Args:
+        loss: how much worse the candidate is, as a share; None, or not finite, where it was not measured.
+        most: the upper end of its 95% interval.
+    """
+    if loss is None or most is None or n < 1 or not math.isfinite(loss + most):
+        return Ruling(Decision.HOLD, (f"{guard}: it was not measured.",))
+    told = f"{guard}: {loss:+.1%} (at most {most:+.1%}) on {n} rows, allowed {margin:+.1%}"
+    return Ruling(Decision.PROMOTE if most <= margin else Decision.REJECT, (f"{told}.",), n)
 
 
 def _both(rows: Beside) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from service.core.errors import BadRequest
 
@@ -53,6 +54,11 @@ def parse_adapter(text: str) -> AdapterName:
     if match is None:
         raise BadRequest(f"{text!r} is not an adapter name: expected alias@{DIGEST_HEX} hex digits.", param="adapter")
     return AdapterName(match[1], match[2])
+
+
+def user_source(user: str) -> str:
+    """Whose a request is, as its capture names it: the client's `user`, hashed."""
+    return f"user:{blake2b(user.encode(), digest_size=8).hexdigest()}"
 
 
 def is_adapter(text: str) -> bool:

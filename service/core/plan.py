@@ -13,6 +13,7 @@ from service.core.starts import between_cycles
 from service.core.steps import (
     Action,
     Advance,
+    AskPerson,
     Close,
     Flip,
     Mode,
@@ -82,7 +83,8 @@ def _evaluating(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Acti
     candidate = job.result.get("adapter")
     if not isinstance(candidate, str):
         return [Close(CycleState.FAILED, "The job reported success without an adapter.")]
-    for name, gate in (("golden", seen.golden), ("held-out", seen.heldout)):
+    gates = (("golden", seen.golden), ("held-out", seen.heldout), *seen.gates)
+    for name, gate in gates:
         if gate is None or gate.decision is Decision.HOLD:
             why = gate.reasons[0] if gate else "It was not evaluated."
             return [Close(CycleState.FAILED, f"No {name} evidence, so nothing is promoted. {why}")]
@@ -90,7 +92,7 @@ def _evaluating(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Acti
             return [Close(CycleState.REJECTED, gate.reasons[0])]
     if seen.locked is not None:
         return [Close(CycleState.REJECTED, f"{candidate} was rolled back before and is locked out: {seen.locked}")]
-    reasons = " ".join(gate.reasons[0] for gate in (seen.golden, seen.heldout) if gate)
+    reasons = " ".join(gate.reasons[0] for _, gate in gates if gate)
     return [StartShadow(candidate, reasons)]
 
 
@@ -106,7 +108,7 @@ def _shadowing(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Actio
         return [note]
     cycle = seen.cycle
     if policy.mode is not Mode.AUTO and not (cycle and cycle.evidence.get("approved")):
-        return [note]
+        return [note, AskPerson(ruling.reasons[0])]
     if (freeze := in_freeze(policy.freezes, now)) is not None:
         return [note, NoteWait(f"Proven; it is promoted once the freeze {freeze} is over (promotion.freezes).")]
     return [note, Advance(CycleState.CANARY if policy.canary else CycleState.PROMOTING, ruling.reasons[0])]
@@ -181,12 +183,15 @@ def _ended_badly(job: Job | None, policy: PlanPolicy, now: float) -> Sequence[Ac
     return [RelaunchJob(f"The job was silent for {silent_s:.0f} s.")]
 
 
-def desired_adapters(aliases: Iterable[Alias], cycles: Iterable[Cycle]) -> frozenset[str]:
-    """The adapters that every engine should hold: champions, previous ones, and open cycles' candidates."""
+def desired_adapters(aliases: Iterable[Alias], cycles: Iterable[Cycle], jobs: Iterable[Job] = ()) -> frozenset[str]:
+    """The adapters that every engine should hold: champions, previous ones, open cycles' candidates, and what running
+    `jobs` have made and want to ask."""
     wanted: set[str | None] = set()
     for alias in aliases:
         wanted |= {alias.champion, alias.previous, alias.candidate}
     wanted |= {cycle.candidate for cycle in cycles if cycle.is_open}
+    made = (job.detail.get("adapter") for job in jobs if job.status is JobStatus.RUNNING)
+    wanted |= {name for name in made if isinstance(name, str)}
     return frozenset(name for name in wanted if name is not None and name != BASE)
 
 

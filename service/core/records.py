@@ -142,7 +142,8 @@ class Capture:
 
     `adapter` is the name that served it (or `base`); `confidence` is the mean log-probability (nats a token) of the
     reply, None when the engine gave none; `prompt` is the message list of a chat, or one user message for a completion;
-    `tags` are those of the request's metadata by which the operator slices.
+    `tags` are those of the request's metadata by which the operator slices; `source` is the user, else the key that
+    asked, `key_id` the key in any case.
     """
 
     request_id: str
@@ -163,6 +164,7 @@ class Capture:
     source: str | None = None
     error: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,8 @@ class ShadowReply:
 class Feedback:
     """A user's signal on one reply. `rating` is -1..1; `expected` is the target, the reply that would have been right.
 
-    `id` is a digest of the content, so the same feedback sent twice is one row.
+    `id` is a digest of the content, so the same feedback sent twice is one row. `source` names what a person imported
+    the signal from, None for one that a client sent.
     """
 
     id: str
@@ -193,6 +196,43 @@ class Feedback:
     rating: float | None = None
     expected: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    source: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedRow:
+    """An example that a person imported: a prompt with its target, never served. `source` is what it came from.
+
+    `id` is a digest of alias and content, so that the same row imported twice is one; `at` is its own time where it
+    bore one, else that of the import.
+    """
+
+    id: str
+    alias: str
+    at: float
+    imported_at: float
+    prompt: Sequence[Message]
+    target: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What an erasure goes by: a request, whose it was and when."""
+
+    request_id: str
+    source: str | None
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What was erased of a subject: all marks that it ever had, and the rows that went this time."""
+
+    request_ids: Sequence[str]
+    captures: int
+    feedback: int
+    shadow_replies: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 _CHRF_ORDER = 6
 _CHRF_BETA = 2.0
+_BLEU_ORDER = 4
 
 
 def score(
@@ -18,7 +19,8 @@ def score(
     """Score `reply` in 0..1, or None where there is nothing to judge it by.
 
     Args:
-        kind: `exact`, `json` (share of equal fields), `regex` (full match of `pattern`), `rouge_l` or `chrf`.
+        kind: `exact`, `classification` (the same label, whatever its case, spaces, quotes and full stop), `json` (share
+            of equal fields), `regex` (full match of `pattern`), `rouge_l`, `chrf` or `bleu`.
         expected: the reply that would have been right; it outranks `rating`.
         rating: a user's signal in -1..1, used where no target came.
 
@@ -32,14 +34,23 @@ def score(
     match kind:
         case "exact" | "regex":
             return float(reply.strip() == expected.strip())
+        case "classification":
+            return float(label_of(reply) == label_of(expected))
         case "json":
             return _json_fields(reply, expected)
         case "rouge_l":
             return _rouge_l(reply.split(), expected.split())
         case "chrf":
             return _chrf(reply, expected)
+        case "bleu":
+            return _bleu(reply.split(), expected.split())
         case _:
             raise ValueError(f"There is no scorer {kind!r}.")
+
+
+def label_of(reply: str) -> str:
+    """The label that a reply names; an answer such as `"Refund".` names `refund`."""
+    return " ".join(reply.casefold().split()).strip("\"'`. ")
 
 
 def _json_fields(reply: str, expected: str) -> float:
@@ -90,3 +101,23 @@ def _chrf(reply: str, expected: str) -> float:
     precision, recall = sum(precisions) / len(precisions), sum(recalls) / len(recalls)
     weight = _CHRF_BETA**2
     return (1 + weight) * precision * recall / (weight * precision + recall) if precision + recall else 0.0
+
+
+def _bleu(reply: Sequence[str], expected: Sequence[str]) -> float:
+    """Sentence BLEU over words, orders 1 to 4 as far as the reply reaches, with exponential smoothing (Papineni et al.,
+    ACL 2002; Chen & Cherry, WMT 2014, method 3)."""
+    if not reply or not expected:
+        return float(list(reply) == list(expected))
+    logs: list[float] = []
+    smoothing = 1.0
+    for order in range(1, min(_BLEU_ORDER, len(reply)) + 1):
+        mine = Counter(tuple(reply[i : i + order]) for i in range(len(reply) - order + 1))
+        theirs = Counter(tuple(expected[i : i + order]) for i in range(len(expected) - order + 1))
+        common, total = sum((mine & theirs).values()), sum(mine.values())
+        if common == 0:
+            if order == 1:
+                return 0.0
+            smoothing *= 2.0
+        logs.append(math.log((common or 1.0 / smoothing) / total))
+    shortness = min(0.0, 1.0 - len(expected) / len(reply))
+    return math.exp(shortness + math.fsum(logs) / len(logs))

@@ -51,7 +51,8 @@ def _on_drift(seen: Observed) -> OpenCycle | None:
             "quality_reference": check.quality_reference,
             "quality_current": check.quality_current,
             "since": check.since,
-            "topics": [dict(topic) for topic in check.topics],
+            # Without their example texts: this goes into the audit log, from which nothing can be erased.
+            "topics": [{**topic, "examples": []} for topic in check.topics],
         }
     }
     return OpenCycle(Trigger.DRIFT, check.reasons[0] if check.reasons else "The traffic drifted.", evidence)

@@ -54,7 +54,7 @@ class Observed:
     requests were labelled since the onset, while a cycle waits, and since the last cycle or promotion, while none is
     open; `opened_today` how many cycles were opened in the last 24 hours; `golden`, `heldout`, `shadow` with its
     `guards`, `canary` and `watch` are the rulings on the evidence that the cycle's state asks for, None where it asks
-    for none.
+    for none; `gates` are those beyond golden set and held-out rows that the evaluation must pass, by name.
     """
 
     alias: Alias
@@ -72,6 +72,7 @@ class Observed:
     guards: Sequence[Ruling] = ()
     canary: Ruling | None = None
     watch: Ruling | None = None
+    gates: Sequence[tuple[str, Ruling]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,13 @@ class NoteWait:
 
 
 @dataclass(frozen=True, slots=True)
+class AskPerson:
+    """Tell people that a proven candidate waits for their yes."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Flip:
     candidate: str
     reason: str
@@ -179,6 +187,7 @@ Action = (
     | SetCanary
     | NoteCanary
     | NoteWait
+    | AskPerson
     | Flip
     | RollBack
     | Close

@@ -24,6 +24,15 @@ POSTGRESQL = "postgresql+psycopg"
 
 _BUSY_TIMEOUT_MS = 10_000
 _WRITES = "trimtab_writes"
+_BATCH = 500
+NOTICE_LOSS: Mapping[str, Any] = {
+    "connect_timeout": 5, "tcp_user_timeout": 10_000,
+    "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2,
+}  # fmt: skip
+"""libpq's own defaults wait for a quarter of an hour for a server whose network is gone."""
+
+_ADDERS_LOCK = 7_274_696_583
+"""Any number that no other application locks on the same PostgreSQL database."""
 
 _MISSING_TABLE = "42P01"
 _MISSING_COLUMN = "42703"
@@ -134,7 +143,7 @@ class Database:
                 pool_size=4,
                 max_overflow=4,
                 pool_pre_ping=True,
-                connect_args={"connect_timeout": 5},
+                connect_args=NOTICE_LOSS,
             )
             self._reader = engine.execution_options(isolation_level="REPEATABLE READ")
         self._engine = engine
@@ -185,8 +194,24 @@ class Database:
         adding = self.insert(table).values(values).on_conflict_do_nothing().returning(*table.primary_key)
         return (await connection.execute(adding)).one_or_none() is not None
 
+    async def note_adder(self, connection: AsyncConnection) -> None:
+        """Until this transaction ends, `wait_for_adders` waits for it. (SQLite has one writer at a time anyway.)"""
+        if not self._is_sqlite:
+            await connection.execute(select(func.pg_advisory_xact_lock_shared(_ADDERS_LOCK)))
+
+    async def wait_for_adders(self, connection: AsyncConnection) -> None:
+        """Return once every transaction that adds traffic has ended; new ones wait for the end of this one."""
+        if not self._is_sqlite:
+            await connection.execute(select(func.pg_advisory_xact_lock(_ADDERS_LOCK)))
+
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+def batches(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    """As many at a time as one statement and one short transaction should see."""
+    for start in range(0, len(values), _BATCH):
+        yield values[start : start + _BATCH]
 
 
 async def _check_fence(connection: AsyncConnection, fence: Lease) -> None:

@@ -17,6 +17,7 @@ from service.drivers import schema
 from service.drivers.audit import record_event
 from service.drivers.cycles import move_cycle, open_cycle_of
 from service.drivers.database import Database
+from service.drivers.notices import notify_routing
 from service.drivers.schema import adapters, aliases, cycles, engines, record_values
 
 _SYSTEM = "trimtab"
@@ -282,6 +283,7 @@ async def _change(
         .returning(aliases)
     )
     row = (await connection.execute(changed)).one()
+    await notify_routing(connection)
     await record_event(
         connection, kind, actor=actor, message=message, now=now, alias=alias, cycle_id=cycle_id, evidence=evidence
     )

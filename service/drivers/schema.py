@@ -116,6 +116,7 @@ captures = Table(
     Column("feedback_id", String),
     Column("labelled", Boolean, nullable=False, server_default=false()),
     Column("tags", JSON, nullable=False, server_default=text("'{}'")),
+    Column("key_id", String),
     Index("ix_captures_alias_at", "alias", "at", "request_id"),
     Index("ix_captures_alias_labelled_at", "alias", "labelled", "at", "request_id"),
 )
@@ -147,8 +148,23 @@ feedback = Table(
     Column("rating", Double),
     Column("expected", Text),
     Column("tags", JSON, nullable=False),
+    Column("source", String),
     Index("ix_feedback_request_at", "request_id", "at"),
+    Index("ix_feedback_at", "at"),
     CheckConstraint("rating BETWEEN -1 AND 1", name="ck_feedback_rating"),
+)
+
+imported_rows = Table(
+    "imported_rows",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("alias", String, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("imported_at", Double, nullable=False),
+    Column("prompt", JSON, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("source", String, nullable=False),
+    Index("ix_imported_rows_alias_at", "alias", "at", "id"),
 )
 
 shadow_replies = Table(
@@ -163,7 +179,17 @@ shadow_replies = Table(
     Column("confidence", Double),
     Column("completion_tokens", Integer, nullable=False),
     Column("error", Text),
+    Index("ix_shadow_replies_at", "at"),
 )
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("subject", String, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("of", String, nullable=False, index=True),
+)
+"""Of whom or what no record may arrive any more: a source up to `at`, or a request; `of`: whose erasure took it."""
 
 _ENDED = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
 

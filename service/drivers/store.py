@@ -14,6 +14,8 @@ from service.drivers.access import SqlAccess
 from service.drivers.audit import SqlAudit
 from service.drivers.cycles import SqlCycles
 from service.drivers.database import Database, parse_url
+from service.drivers.erasure import SqlErasure
+from service.drivers.imported import SqlImports
 from service.drivers.jobs import SqlJobs
 from service.drivers.registry import SqlRegistry
 from service.drivers.traffic import SqlTraffic
@@ -50,7 +52,7 @@ def _all_uncut(kind: type[S]) -> type[S]:
 
 
 @_all_uncut
-class SqlStore(SqlRegistry, SqlTraffic, SqlCycles, SqlAudit, SqlJobs, SqlAccess):
+class SqlStore(SqlRegistry, SqlTraffic, SqlErasure, SqlImports, SqlCycles, SqlAudit, SqlJobs, SqlAccess):
     """`service.ports.Store` over SQLite or PostgreSQL."""
 
     def __init__(self, database: Database) -> None:

@@ -11,17 +11,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Row, Select, Table, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service.core.errors import NotFound
 from service.core.records import AnsweredTwice, Capture, Feedback, Labelled, PairedReply, ShadowReply
 from service.drivers import schema
-from service.drivers.database import Database, parse_url
+from service.drivers.database import Database, batches, parse_url
+from service.drivers.erasure import SqlErasure, drop_erased
 from service.drivers.failpoints import Failpoint, reach
 from service.drivers.schema import capture_tags, captures, feedback, shadow_replies
 
-_BATCH = 500
 _SERVER_ERROR = 500
 _CAPTURE = [column for column in captures.columns if column.name not in ("feedback_id", "labelled")]
 _FEEDBACK = list(feedback.columns)
@@ -35,17 +35,23 @@ class SqlTraffic:
     _db: Database
 
     async def add_captures(self, captures: Sequence[Capture]) -> None:
-        await self._add(schema.captures, _CAPTURE, captures)
-        if tags := [one for capture in captures for one in _tagged(capture)]:
-            await self._add(capture_tags, list(capture_tags.columns), tags)
+        async with self._db.write() as connection:
+            await self._db.bulk_insert(schema.captures, _CAPTURE).add(connection, captures)
+            if tags := [one for capture in captures for one in _tagged(capture)]:
+                await self._db.bulk_insert(capture_tags, list(capture_tags.columns)).add(connection, tags)
+            await drop_erased(self._db, connection, [capture.request_id for capture in captures])
         reach(Failpoint.CAPTURES_ADDED)
         await self._join_feedback([capture.request_id for capture in captures])
 
     async def add_shadow_replies(self, replies: Sequence[ShadowReply]) -> None:
-        await self._add(shadow_replies, _SHADOW, replies)
+        async with self._db.write() as connection:
+            await self._db.bulk_insert(shadow_replies, _SHADOW).add(connection, replies)
+            await drop_erased(self._db, connection, [reply.request_id for reply in replies])
 
     async def add_feedback(self, feedback: Sequence[Feedback]) -> None:
-        await self._add(schema.feedback, _FEEDBACK, feedback)
+        async with self._db.write() as connection:
+            await self._db.bulk_insert(schema.feedback, _FEEDBACK).add(connection, feedback)
+            await drop_erased(self._db, connection, [one.request_id for one in feedback])
         await self._join_feedback([one.request_id for one in feedback])
 
     async def window(
@@ -138,17 +144,13 @@ class SqlTraffic:
         async with self._db.read() as connection:
             return int((await connection.execute(query)).scalar_one())
 
-    async def _add(self, table: Table, columns: Sequence[Column[Any]], records: Sequence[object]) -> None:
-        async with self._db.write() as connection:
-            await self._db.bulk_insert(table, columns).add(connection, records)
-
     async def _join_feedback(self, request_ids: Sequence[str]) -> None:
-        for batch in _batches(request_ids):
+        for batch in batches(request_ids):
             async with self._db.write() as connection:
                 await _join(connection, self._db.among(feedback.c.request_id, batch))
 
 
-class TrafficStore(SqlTraffic):
+class TrafficStore(SqlTraffic, SqlErasure):
     """The traffic alone, of a store whose schema somebody else has checked: a third of what the whole store weighs."""
 
     def __init__(self, url: str) -> None:
@@ -228,8 +230,3 @@ def _shadow(row: Row[Any]) -> ShadowReply:
 
 def _labelled(row: Row[Any]) -> Labelled:
     return Labelled(_capture(row), None if row[len(_CAPTURE)] is None else _feedback(row))
-
-
-def _batches(request_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(request_ids), _BATCH):
-        yield request_ids[start : start + _BATCH]

@@ -88,4 +88,5 @@ class Exchange:
             source=self.source,
             error=self.error or said.error,
             tags=self.ask.tags(tags),
+            key_id=self.tenant,
         )

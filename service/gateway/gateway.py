@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
-from service.core.errors import Unavailable
+from service.core.errors import TrimtabError, Unavailable
 from service.core.records import Capture, Key, Scope
 from service.core.routing import RoutingTable
 from service.drivers.failpoints import Failpoint, reach
@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_STALE_POLLS = 3.0
+"""After so many polls without an answer of the store nobody can say that a key is unknown."""
+
+_HEAR_AGAIN_S = 2.0
+
 
 class Gateway:
     """Serves /v1 between `start` and `stop`.
@@ -46,6 +51,7 @@ class Gateway:
         shipping: what takes captures, shadow replies and feedback to the store.
         secret: signs request ids; the same for all gateways over one store.
         spans: where a span of each request goes.
+        notices: yields whenever the routing may have changed, for a store that can tell.
     """
 
     def __init__(
@@ -60,15 +66,19 @@ class Gateway:
         registry: CollectorRegistry,
         clock: Clock,
         spans: Spans | None = None,
+        notices: Callable[[], AsyncIterator[None]] | None = None,
     ) -> None:
         self.settings = settings
         self.registry = registry
         self._load_routing = load_routing
         self._load_keys = load_keys
+        self._notices = notices
         self._metrics = metrics
         self._clock = clock
         self._spans = spans
-        self._keyring = Keyring(settings.server.keys_required)
+        self._keyring = Keyring(
+            settings.server.keys_required, stale_after_s=_STALE_POLLS * settings.gateway.keys_poll_s, clock=clock
+        )
         self._routes = Routes(settings.gateway.settle_s)
         self._embedders = Embedders(settings.embedding_engines)
         self._upstream = Upstream(connect_timeout_s=settings.gateway.connect_timeout_s, key=settings.engine_key)
@@ -106,6 +116,8 @@ class Gateway:
         for read, _, what in polls:
             await self._attempt(read, what, tell=True)
         self._tasks = [asyncio.create_task(self._poll(*poll)) for poll in polls]
+        if self._notices is not None:
+            self._tasks.append(asyncio.create_task(self._follow(self._notices)))
 
     async def stop(self) -> None:
         """Unready at once; shadows are dropped, captures written and shipped."""
@@ -178,6 +190,16 @@ class Gateway:
         while True:
             await self._clock.sleep(every_s)
             well = await self._attempt(read, what, tell=well)
+
+    async def _follow(self, notices: Callable[[], AsyncIterator[None]]) -> None:
+        """Read the table at each notice; while none can come, the poll alone does so."""
+        while True:
+            try:
+                async for _ in notices():
+                    await self._attempt(self.refresh, "routing table", tell=False)
+            except TrimtabError as error:
+                _log.info("no notices of flips come: %s", error.message)
+            await self._clock.sleep(_HEAR_AGAIN_S)
 
     async def _attempt(self, read: Callable[[], Awaitable[None]], what: str, *, tell: bool) -> bool:
         """The store may be away for a while: what was read last stays in force."""

@@ -8,6 +8,7 @@ from hmac import compare_digest
 
 from service.core.errors import Forbidden, Unauthenticated, Unavailable
 from service.core.records import Key, Scope
+from service.ports import Clock
 
 _BEARER = "bearer "
 
@@ -15,11 +16,15 @@ _BEARER = "bearer "
 class Keyring:
     """The keys that are valid now; replaced whole by `swap`."""
 
-    def __init__(self, required: bool) -> None:
+    def __init__(self, required: bool, *, stale_after_s: float, clock: Clock) -> None:
         self._required = required
+        self._stale_after_s = stale_after_s
+        self._clock = clock
+        self._read_at = 0.0
         self._keys: Mapping[str, Key] | None = None
 
     def swap(self, keys: Sequence[Key]) -> None:
+        self._read_at = self._clock.now()
         self._keys = {key.sha256: key for key in keys if key.revoked_at is None}
 
     def authorize(self, headers: Mapping[str, str], scope: Scope) -> str | None:
@@ -28,6 +33,7 @@ class Keyring:
         Raises:
             Unauthenticated: a key is required and there is none, or nobody issued it.
             Forbidden: the key lacks the scope.
+            Unavailable: the key is not known, but the keys were not read for a while: it may be a new one.
         """
         key = self.check(headers.get("authorization"), scope)
         return key.name if key else None
@@ -44,6 +50,11 @@ class Keyring:
                 return None
             if authorization is None:
                 raise Unauthenticated("No API key was given; send it as 'Authorization: Bearer <key>'.")
+            if self._clock.now() - self._read_at > self._stale_after_s:
+                raise Unavailable(
+                    "This API key is not known here, and the store that knows the newest is away; retry shortly.",
+                    retry_after_s=1.0,
+                )
             raise Unauthenticated("The API key is unknown or revoked; `trimtab keys` lists and creates keys.")
         if scope not in key.scopes:
             raise Forbidden(f"The key {key.name!r} lacks the scope {scope.value!r}; use one that has it.")

@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from hashlib import blake2b
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
 
 from service.core.errors import EngineFailed, Overloaded, TrimtabError, Unavailable
+from service.core.names import user_source
 from service.core.records import Capture
 from service.core.records import Scope as KeyScope
 from service.core.routing import Target, resolve
@@ -139,7 +139,7 @@ class Proxy:
         exchange.reader = ask.reader()
         exchange.target = self._target(ask, exchange)
         if ask.user:
-            exchange.source = f"user:{blake2b(ask.user.encode(), digest_size=8).hexdigest()}"
+            exchange.source = user_source(ask.user)
         elif key is not None:
             exchange.source = f"key:{key.id}"
 
@@ -180,7 +180,7 @@ class Proxy:
                     return
                 except (EngineLost, AdapterMissing) as error:
                     self._routes.suspect(engine, self._clock.now())
-                    if exchange.head_sent or len(tried) > 1 or len(target.engines) == 1 or not self._retries.spend():
+                    if len(tried) > 1 or len(target.engines) == 1 or not self._retries.spend():
                         raise error
         finally:
             lane.leave()

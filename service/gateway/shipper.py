@@ -12,14 +12,16 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 from service.core.errors import BadRequest, TrimtabError, Unavailable
 from service.core.records import Capture, Feedback, ShadowReply
 from service.drivers.failpoints import Failpoint, reach
-from service.gateway.spool import abandoned, bury, closed_segments, folders, read_lines
-from service.ports import Traffic
+from service.gateway.dead_letters import bury, read_letters, remove
+from service.gateway.spool import abandoned, closed_segments, folders, read_lines
+from service.ports import Erasures, Traffic
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ _PATIENCE = 5
 """After so many failures in a row that do not say 'away', the batch itself is suspected."""
 
 _TAKE_OVER_EVERY_S = 2.0
+_LETTERS_EVERY_S = 10.0
 _LAST_S = 5.0
 _MAX_PAUSE_S = 5.0
 
@@ -46,10 +49,14 @@ class Shipped(msgspec.Struct, frozen=True):
     refused: int = 0
 
 
+class Sink(Traffic, Erasures, Protocol):
+    """What the shipper needs of a store."""
+
+
 class Shipper:
     """Ships what is below `root`; `told` hears what came of it."""
 
-    def __init__(self, root: Path, sink: Traffic, told: Callable[[Shipped], None]) -> None:
+    def __init__(self, root: Path, sink: Sink, told: Callable[[Shipped], None]) -> None:
         self._root = root
         self._sink = sink
         self._told = told
@@ -62,11 +69,14 @@ class Shipper:
         At the end it takes a few seconds for what is there; the rest waits on the disk.
         """
         loop = asyncio.get_running_loop()
-        look_at = loop.time()
+        look_at = letters_at = loop.time()
         while not ended.is_set():
             if await self.ship(folder) and loop.time() >= look_at:
                 await self.take_over(folder)
                 look_at = loop.time() + _TAKE_OVER_EVERY_S
+                if loop.time() >= letters_at:
+                    letters_at = loop.time() + _LETTERS_EVERY_S
+                    await self.drop_erased_letters()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._pause_s(interval_s)):
                     await ended.wait()
@@ -81,9 +91,8 @@ class Shipper:
         """Send the folder's closed segments; False when the store is away."""
         for segment in closed_segments(folder):
             try:
-                lines = read_lines(segment)
-                for at in range(0, len(lines), _BATCH):
-                    await self._ship_lines(lines[at : at + _BATCH])
+                for lines in read_lines(segment, _BATCH):
+                    await self._ship_lines(lines)
             except FileNotFoundError:  # whoever took the folder over has shipped it
                 continue
             except Exception as error:
@@ -107,6 +116,16 @@ class Shipper:
                 if gone and await self.ship(folder):
                     reach(Failpoint.TAKEN_OVER)
                     shutil.rmtree(folder, ignore_errors=True)
+
+    async def drop_erased_letters(self) -> None:
+        """Dead letters of erased requests go; those that cannot be read are left to a person."""
+        seen = [letter.seen for letter in read_letters(self._root) if letter.seen is not None]
+        try:
+            for at in range(0, len(seen), _BATCH):
+                if taken := await self._sink.erased(seen[at : at + _BATCH]):
+                    remove(self._root, taken)
+        except TrimtabError as error:
+            _log.warning("dead letters were not looked through: %s", error)
 
     async def _ship_lines(self, lines: Sequence[bytes]) -> None:
         rows: dict[bytes, list[tuple[bytes, Record]]] = {tag: [] for tag in _DECODERS}

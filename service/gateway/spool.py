@@ -3,7 +3,7 @@
     spool/<instance>/lock              held while the process lives
     spool/<instance>/000001.open       the segment that is written: one record a line
     spool/<instance>/000001.jsonl      a closed one: shipped whole, then deleted
-    spool/dead-letters.jsonl           records that the store refuses
+    spool/dead-letters.jsonl           records that the store refuses (dead_letters.py)
 
 Blocking calls only; `capture.py` makes the writer's on one thread of its own, `shipper.py` the reader's.
 """
@@ -15,13 +15,13 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from uuid import uuid4
 
 from service.drivers.failpoints import Failpoint, reach
 
 LOCK = "lock"
-DEAD_LETTERS = "dead-letters.jsonl"
 _OPEN = ".open"
 _CLOSED = ".jsonl"
 
@@ -122,9 +122,11 @@ def closed_segments(folder: Path) -> list[Path]:
     return []
 
 
-def read_lines(segment: Path) -> list[bytes]:
-    """A segment's whole lines; a last one that was torn by a crash is left out."""
-    return segment.read_bytes().split(b"\n")[:-1]
+def read_lines(segment: Path, at_once: int) -> Iterator[list[bytes]]:
+    """A segment's whole lines, so many at a time; a last one that was torn by a crash is left out."""
+    with segment.open("rb") as file:
+        while lines := [line[:-1] for line in islice(file, at_once) if line.endswith(b"\n")]:
+            yield lines
 
 
 @contextlib.contextmanager
@@ -154,12 +156,6 @@ def _clear(root: Path) -> None:
         with abandoned(folder) as gone:
             if gone and not closed_segments(folder):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def bury(root: Path, line: bytes, reason: str) -> None:
-    """Keep one refused record aside, for a person to look at; `reason` goes before it."""
-    with (root / DEAD_LETTERS).open("ab") as file:
-        file.write(b"# " + reason.replace("\n", " ").encode() + b"\n" + line + b"\n")
 
 
 def _size_bytes(folder: Path) -> int:

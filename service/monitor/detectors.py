@@ -120,7 +120,7 @@ def detect(
         column = calibration.numeric[name]
         before[name], after[name] = pd.Series(column.reference), pd.Series(column.bounds.cut(found))
         if name == EMBEDDING:
-            told = embedding_moved(column.reference, found, current.prompts)
+            told = embedding_moved(column.reference, found)
         else:
             told = mean_moved(name, column.reference, after[name].to_numpy())
         scores.append(_score_numeric(name, column, before[name], after[name], rate, told))

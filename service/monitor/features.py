@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.core.drift import Kind
 from service.core.records import Labelled, Message
-from service.core.scoring import score
+from service.drivers.scorers import score_or_none
 
 Column = NDArray[np.float64]
 
@@ -113,5 +113,5 @@ def _probability(confidence: float | None) -> float:
 def _score(row: Labelled, scorer: str, pattern: str | None) -> float:
     if row.feedback is None:
         return math.nan
-    value = score(scorer, row.capture.reply, row.feedback.expected, row.feedback.rating, pattern)
+    value = score_or_none(scorer, row.capture.reply, row.feedback.expected, row.feedback.rating, pattern)
     return math.nan if value is None else value

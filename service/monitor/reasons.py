@@ -78,15 +78,13 @@ def clock_time(at: float, now: float) -> str:
 
 
 def _told(topic: Topic, accuracy: Accuracy | None, since: float, now: float) -> str:
-    about = _listed([f"*{word}*" for word in topic.words]) if topic.words else f"“{topic.examples[0]}” and the like"
+    # No example texts: reasons go into the audit log, and what is in there can never be erased.
+    about = _listed([f"*{word}*" for word in topic.words]) if topic.words else "one kind of thing"
     before = "unseen in the reference" if topic.is_unseen else f"{topic.before:.0%} of the reference"
     right = f"; {accuracy.told()}" if accuracy is not None else ""
-    such = f" (“{topic.examples[0]}”)" if topic.words and topic.examples else ""
     sure = min(99.9, math.floor(1000 * (1 - topic.chance)) / 10)
     when = clock_time(since, now)
-    return (
-        f"{topic.share:.0%} of requests since {when} are about {about}{such}, {before}{right}; over {sure:.4g}% sure."
-    )
+    return f"{topic.share:.0%} of requests since {when} are about {about}, {before}{right}; over {sure:.4g}% sure."
 
 
 def _entry(topic: Topic, accuracy: Accuracy | None, since: float) -> Mapping[str, Any]:

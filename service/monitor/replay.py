@@ -15,6 +15,7 @@ from service.core.audit import SERVING_KINDS, servings
 from service.core.drift import Verdict
 from service.core.records import Alias, DriftCheck
 from service.monitor.check import Checker
+from service.monitor.declared import Declared
 from service.monitor.embedders import Embedder
 from service.monitor.reference import utc_time
 from service.monitor.rounds import Rounds
@@ -51,10 +52,11 @@ class Alarm:
 
 @dataclass(slots=True)
 class Replayed:
-    """What the replay found; `requests` are those stepped over."""
+    """What the replay found; `requests` are those stepped over, `every` the declared number between false alarms."""
 
     alias: str
     requests: int = 0
+    every: int = 0
     checks: int = 0
     verdicts: dict[str, int] = field(default_factory=dict)
     alarms: list[Alarm] = field(default_factory=list)
@@ -128,13 +130,15 @@ async def replay(
     def watch_of(seen: DriftStore, own: Settings) -> Watch:
         return Watch(seen, own, clock, Checker(own.drift, None, embedder, descriptors))
 
-    rounds = Rounds(past, settings, watch_of)
+    declared = Declared(settings.drift, store, clock)
+    rounds = Rounds(past, settings, watch_of, declared)
     with threadpool_limits(settings.drift.threads):
         async for moment in _moments(store, name, settings.drift, since, until, found):
             past.moment = moment
             await rounds.check(_as_then(alias, begun, moment))
             if progress is not None:
                 progress(found, moment)
+        found.every = await declared.every(name)
     return found
 
 
@@ -161,7 +165,7 @@ async def _moments(
         yield at
 
 
-def tell(found: Replayed, drift: DriftSettings, *, as_json: bool) -> None:
+def tell(found: Replayed, *, as_json: bool) -> None:
     """Print it, as JSON or for a person."""
     if as_json:
         sys.stdout.write(json.dumps(asdict(found), indent=2) + "\n")
@@ -169,8 +173,8 @@ def tell(found: Replayed, drift: DriftSettings, *, as_json: bool) -> None:
     verdicts = ", ".join(f"{n} {verdict}" for verdict, n in sorted(found.verdicts.items()))
     lines = [
         f"{found.alias}: {found.requests} requests, {found.checks} checks ({verdicts or 'none'}).",
-        f"It would have fired {len(found.alarms)} times; about {found.requests / drift.false_alarm_every:.1f} false "
-        f"alarms are expected in as many requests (drift.false_alarm_every is {drift.false_alarm_every}).",
+        f"It would have fired {len(found.alarms)} times; about {found.requests / found.every:.1f} false "
+        f"alarms are expected in as many requests (one in {found.every} is declared).",
     ]
     for alarm in found.alarms:
         ended = "to the end" if alarm.ended_at is None else f"until {utc_time(alarm.ended_at)}"

@@ -9,6 +9,7 @@ from typing import Protocol
 from service.core.errors import TrimtabError
 from service.core.records import Alias, DriftCheck
 from service.drivers.slices import slices_of
+from service.monitor.declared import Declared
 from service.monitor.views import DriftStore, Sliced
 from service.settings import Settings
 
@@ -22,14 +23,20 @@ class Watching(Protocol):
 
 
 class Rounds:
-    """One watch for each alias and slice; made anew where the number of slices, and so their share, has changed."""
+    """One watch for each alias and slice; made anew where the slices, and so their share, or the rate have changed."""
 
     def __init__(
-        self, store: DriftStore, settings: Settings, watch_of: Callable[[DriftStore, Settings], Watching]
+        self,
+        store: DriftStore,
+        settings: Settings,
+        watch_of: Callable[[DriftStore, Settings], Watching],
+        declared: Declared,
     ) -> None:
         self._store = store
         self._settings = settings
         self._watch_of = watch_of
+        self._declared = declared
+        self._every: dict[str, int] = {}
         self._watches: dict[str, dict[str | None, Watching]] = {}
 
     async def check(self, alias: Alias) -> None:
@@ -51,12 +58,12 @@ class Rounds:
 
     async def _watches_of(self, alias: Alias) -> dict[str | None, Watching]:
         tags = await slices_of(self._store, alias.name, self._settings.slices(alias.name))
-        known = self._watches.get(alias.name)
-        if known is not None and list(known) == [None, *tags]:
+        known, every = self._watches.get(alias.name), await self._declared.every(alias.name)
+        if known is not None and list(known) == [None, *tags] and self._every[alias.name] == every:
             return known
-        drift = self._settings.drift
-        # Each judges as if it were alone: a rate of one in `false_alarm_every` is shared by asking each for less.
-        alone = drift.model_copy(update={"false_alarm_every": drift.false_alarm_every * (1 + len(tags))})
+        self._every[alias.name] = every
+        # Each judges as if it were alone: a rate of one in `every` is shared by asking each for less.
+        alone = self._settings.drift.model_copy(update={"false_alarm_every": every * (1 + len(tags))})
         settings = self._settings.model_copy(update={"drift": alone})
         stores: dict[str | None, DriftStore] = {None: self._store, **{tag: Sliced(self._store, tag) for tag in tags}}
         self._watches[alias.name] = {tag: self._watch_of(store, settings) for tag, store in stores.items()}

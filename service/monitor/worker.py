@@ -12,6 +12,7 @@ from service.core.errors import TrimtabError
 from service.core.records import Alias, DriftCheck
 from service.core.window import Sizes, Windows, is_due, reference_end
 from service.monitor.check import Checker, Memory
+from service.monitor.declared import Declared
 from service.monitor.embedders import build_embedder
 from service.monitor.reference import References
 from service.monitor.report import Reports
@@ -53,7 +54,7 @@ async def run_monitor(store: Store, settings: Settings, clock: Clock, stop: asyn
     def watch_of(seen: DriftStore, own: Settings) -> Watch:
         return Watch(seen, own, clock, Checker(own.drift, reports, embedder, descriptors))
 
-    rounds = Rounds(store, settings, watch_of)
+    rounds = Rounds(store, settings, watch_of, Declared(drift, store, clock))
     with threadpool_limits(drift.threads):
         while not stop.is_set():
             await _check_all(store, rounds, drift)

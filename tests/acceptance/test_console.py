@@ -178,7 +178,7 @@ async def test_approve_retrain_load_and_history(browser: Browser, store: Store, 
         assert refused == []
 
 
-async def test_the_report_opens_in_a_sandbox(browser: Browser, store: Store, tmp_path: Path) -> None:
+async def test_reports_and_model_cards_open_in_a_sandbox(browser: Browser, store: Store, tmp_path: Path) -> None:
     await open_desk(store, time.time(), tmp_path)
     async with Served(store, tmp_path, keys=True) as served:
         page, _ = await open_page(browser, served)
@@ -189,6 +189,10 @@ async def test_the_report_opens_in_a_sandbox(browser: Browser, store: Store, tmp
         report = await popup.value
         await expect(report.locator("#told")).to_have_text("It drifted.")
         assert await report.evaluate("self.origin") == "null"
+        async with page.expect_popup() as popup:
+            await page.get_by_role("button", name=f"Model card of {FIRST}").click()
+        card = await popup.value
+        await expect(card.locator("h1")).to_have_text(f"Model card: {FIRST}")
 
 
 async def test_a_key_is_asked_for_and_kept_in_the_tab(browser: Browser, store: Store, tmp_path: Path) -> None:

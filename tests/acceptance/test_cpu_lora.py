@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import pytest
 import torch
@@ -147,33 +146,3 @@ def peft_logprobs(folder: Path, name: str, prompts: list[list[int]], dtype: torc
             logprobs = model(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
         told.append(logprobs.gather(1, ids[0, 1:, None])[:, 0])
     return torch.cat(told)
-
-
-def tokens_per_s(url: str, model: str) -> float:
-    bodies = [chat(model, text, tokens=32) for text in texts(64)]
-    return sum(body["max_tokens"] for body in bodies) / send(url, bodies, CONCURRENCY).wall_s
-
-
-def test_an_adapter_costs_little_throughput(engines: Engines) -> None:
-    """Best of interleaved rounds: what else runs on this machine can only slow a round. How little exactly is what
-    `python -m benchmarks.lora` measures; two busy cores are too noisy to assert it."""
-    for model in ("base", "one"):
-        tokens_per_s(engines.plugin, model)
-    base = adapter = stock = 0.0
-    for _ in range(4):
-        base = max(base, tokens_per_s(engines.plugin, "base"))
-        adapter = max(adapter, tokens_per_s(engines.plugin, "one"))
-    for _ in range(2):
-        stock = max(stock, tokens_per_s(engines.stock, "one"))
-    told = f"tokens/s: base {base:.0f}, adapter {adapter:.0f}, adapter in the stock path {stock:.0f}"
-    assert adapter > 0.65 * base, told
-    assert adapter > 1.5 * stock, told
-
-
-def test_a_lone_request_is_no_slower_than_in_the_stock_path(engines: Engines) -> None:
-    bodies = [chat("one", text, tokens=TOKENS) for text in texts(10)]
-    taken: dict[str, list[float]] = {engines.plugin: [], engines.stock: []}
-    for _ in range(3):
-        for url, latencies in taken.items():
-            latencies += send(url, bodies, 1).latencies_s
-    assert median(taken[engines.plugin]) <= median(taken[engines.stock])

@@ -117,6 +117,10 @@ async def test_the_new_champion_serves_and_the_cycle_explains_itself(told: Told)
     assert cycle["evidence"]["drift"]["reasons"]
     golden = cycle["evidence"]["job"]["evaluation"]["golden"]
     assert golden["candidate"] >= golden["champion"] - GOLDEN_MARGIN
+    served = cycle["evidence"]["job"]["evaluation"]["served"]
+    assert served["agrees"], served
+    assert (served["n"], served["failed"]) == (48, 0)
+    assert served["ttft"]["n"] > 0
     assert cycle["evidence"]["shadow"]["decision"] == "promote"
     assert cycle["evidence"]["shadow"]["pairs"] >= MIN_PAIRS
     assert adapter["resident"]

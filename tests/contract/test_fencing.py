@@ -33,7 +33,7 @@ Dump = Callable[[], list[list[str]]]
 READS = {
     "alias", "aliases", "adapter", "adapters", "routing", "window", "tags", "paired", "beside", "failed", "capture",
     "count", "cycle", "cycles", "events", "verify_audit", "drift_checks", "drift_references", "job", "jobs", "keys",
-    "secret", "ping", "close",
+    "secret", "ping", "close", "erased", "imported", "imported_row",
 }  # fmt: skip
 OTHERS = {
     "acquire": "takes the lease itself",
@@ -42,9 +42,13 @@ OTHERS = {
     "add_captures": "by gateways",
     "add_shadow_replies": "by gateways",
     "add_feedback": "by gateways",
+    "add_imported": "by people",
     "add_drift_check": "by the drift worker",
     "add_drift_reference": "by the drift worker, and by people who pin one",
     "add_key": "by people",
+    "erase": "by people",
+    "expire": "by age and number alone: whoever does it twice changes nothing",
+    "expire_strays": "as expire",
     "revoke_key": "by people",
     "claim": "by jobs: the holder is the fence",
     "report": "by jobs: the holder is the fence",

@@ -102,7 +102,7 @@ def test_processes_may_migrate_at_once(empty_url: str) -> None:
         list(pool.map(upgrade_store, [empty_url] * 4))
     engine = sync_engine(empty_url)
     with engine.connect() as connection:
-        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).all() == [("0020",)]
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).all() == [("0030",)]
     engine.dispose()
 
 
@@ -129,7 +129,7 @@ async def test_a_store_without_its_schema_says_what_to_do(empty_url: str, tmp_pa
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    with pytest.raises(ConfigError, match="has schema 9999, this version needs 0020"):
+    with pytest.raises(ConfigError, match="has schema 9999, this version needs 0030"):
         await open_store(empty_url)
 
 

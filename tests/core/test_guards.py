@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from service.core.guards import Answer, Beside, Guard, judge_guard
-from service.core.promotion import Decision, Policy
+from service.core.guards import Answer, Beside, Guard, judge_guard, judge_measured, judge_slices
+from service.core.promotion import Decision, Pair, Policy
 
 POLICY = Policy(alpha=0.05, min_pairs=30, max_pairs=1000, max_shadow_s=600.0, golden_margin=0.03, indifference=0.02)
 SAME = Beside(Answer("track_order", -0.1), Answer("track_order", -0.1))
@@ -58,3 +58,40 @@ def test_a_candidate_at_the_margin_passes_seldom_however_often_it_is_looked_at()
             for n in range(30, 301, 15)
         )
     assert passed <= 16
+
+
+def test_a_slice_that_is_proven_worse_rejects_and_a_rare_one_is_not_waited_for() -> None:
+    good, bad = Pair(0.0, 1.0), Pair(1.0, 0.0)
+    ruling = judge_slices({"lang=de": [good] * 50, "lang=fr": [bad] * 30}, 0.1, POLICY)
+    assert ruling.decision is Decision.REJECT
+    assert ruling.reasons[0].startswith("slice lang=fr: -1.000 on 30 labelled pairs, allowed -0.100")
+    rare = judge_slices({"lang=de": [good] * 50, "lang=fr": [bad] * 2, "lang=it": [Pair(math.nan, 1.0)]}, 0.1, POLICY)
+    assert rare.decision is Decision.PROMOTE
+    assert "lang=fr -1.000 on 2 pairs" in rare.reasons[0]
+    assert judge_slices({}, 0.1, POLICY).decision is Decision.PROMOTE
+
+
+def test_ten_slices_on_which_nothing_changed_seldom_reject() -> None:
+    chance, rejected = random.Random(0), 0
+    for _ in range(200):
+        slices = {f"s={n}": [Pair(0.5, 0.5 + chance.choice((-0.5, 0.5))) for _ in range(100)] for n in range(12)}
+        rejected += judge_slices(slices, 0.01, POLICY).decision is Decision.REJECT
+    assert rejected <= 16
+
+
+@pytest.mark.parametrize(
+    ("loss", "most", "n", "decision"),
+    [
+        (0.0, 0.1, 48, Decision.PROMOTE),
+        (0.3, 0.6, 48, Decision.REJECT),
+        (0.0, 0.25, 48, Decision.REJECT),
+        (0.0, 0.1, 0, Decision.HOLD),
+        (None, 0.1, 48, Decision.HOLD),
+        (0.0, None, 48, Decision.HOLD),
+        (math.nan, 0.1, 48, Decision.HOLD),
+    ],
+)
+def test_what_the_evaluation_measured_must_lie_within_the_margin(
+    loss: float | None, most: float | None, n: int, decision: Decision
+) -> None:
+    assert judge_measured(Guard.TTFT, loss, most, n, 0.2).decision is decision

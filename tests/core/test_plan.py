@@ -204,9 +204,21 @@ SECOND = cycle(CycleState.CANARY, evidence={"canary": {"step": 1}})
             id="shadow proves",
         ),
         pytest.param(
+            Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=PASS, guards=(PASS, REJECT)),
+            POLICY,
+            [steps.NoteShadow, steps.Close],
+            id="a guard fails what is proven",
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=PASS, guards=(PASS, HOLD)),
+            POLICY,
+            [steps.NoteShadow],
+            id="a guard is not passed yet",
+        ),
+        pytest.param(
             Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=PASS),
             replace(POLICY, mode=Mode.APPROVE),
-            [steps.NoteShadow],
+            [steps.NoteShadow, steps.AskPerson],
             id="approval is awaited",
         ),
         pytest.param(
@@ -357,12 +369,29 @@ def test_a_flip_is_never_planned_without_shadow_evidence() -> None:
             assert not any(isinstance(a, steps.Advance) for a in actions)
 
 
+@pytest.mark.parametrize(
+    ("gate", "then"), [(PASS, steps.StartShadow), (HOLD, CycleState.FAILED), (REJECT, CycleState.REJECTED)]
+)
+def test_every_gate_of_an_evaluation_must_be_passed(gate: Ruling, then: object) -> None:
+    seen = Observed(
+        ALIAS, cycle(CycleState.EVALUATING), job=job(JobStatus.SUCCEEDED), golden=PASS, heldout=PASS,
+        gates=[("served", PASS), ("judge's", gate)],
+    )  # fmt: skip
+    (action,) = plan(seen, POLICY, NOW)
+    assert then in (type(action), getattr(action, "to", None))
+
+
 def test_desired_adapters_hold_champion_previous_and_candidates() -> None:
     aliases = [Alias("a", champion="a@111111111111", previous="a@222222222222"), Alias("b", candidate="b@333333333333")]
     open_cycle = cycle(CycleState.EVALUATING)
     ended = cycle(CycleState.DONE, candidate="x@444444444444")
-    desired = desired_adapters(aliases, [open_cycle, ended])
-    assert desired == {"a@111111111111", "a@222222222222", "b@333333333333", NEW}
+    jobs = [
+        job(JobStatus.RUNNING, detail={"adapter": "a@999999999999"}),
+        job(JobStatus.FAILED, detail={"adapter": "x"}),
+    ]
+    jobs += [job(JobStatus.RUNNING, detail={"step": 3})]
+    desired = desired_adapters(aliases, [open_cycle, ended], jobs)
+    assert desired == {"a@111111111111", "a@222222222222", "b@333333333333", "a@999999999999", NEW}
 
 
 def test_unloading_waits_for_the_drain() -> None:

@@ -79,6 +79,17 @@ def test_a_large_gain_is_promoted_within_few_pairs() -> None:
     assert promoted.count(Decision.PROMOTE) >= 19
 
 
+def test_it_is_promoted_with_the_pair_that_completes_the_evidence_and_none_before() -> None:
+    drawn = pairs(random.Random(1), 400, 0.5, 0.65)
+    for n in range(POLICY.min_pairs, 401):
+        evidence = e_value([pair.candidate - pair.champion for pair in drawn[:n]])
+        ruling = judge_shadow(drawn[:n], POLICY, elapsed_s=1.0)
+        assert (ruling.decision is Decision.PROMOTE) == (evidence >= 1.0 / POLICY.alpha)
+        if ruling.decision is Decision.PROMOTE:
+            break
+    assert POLICY.min_pairs < n < 400
+
+
 def test_a_worse_candidate_is_rejected() -> None:
     ruling = judge_shadow(pairs(random.Random(1), 100, 0.95, 0.5), POLICY, elapsed_s=10.0)
     assert ruling.decision is Decision.REJECT

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from service.core.scoring import score
 
-KINDS = ["exact", "json", "regex", "rouge_l", "chrf"]
+KINDS = ["exact", "classification", "json", "regex", "rouge_l", "chrf", "bleu"]
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,15 @@ KINDS = ["exact", "json", "regex", "rouge_l", "chrf"]
         ("chrf", "same words", "same words", 1.0),
         ("chrf", "abc", "xyz", 0.0),
         ("chrf", "", "", 1.0),
+        ("classification", ' "Refund".', "refund", 1.0),
+        ("classification", "return  item", "Return item", 1.0),
+        ("classification", "refunds", "refund", 0.0),
+        ("bleu", "the cat sat on the mat", "the cat sat on the mat", 1.0),
+        ("bleu", "a dog", "the cat", 0.0),
+        ("bleu", "", "a", 0.0),
+        ("bleu", "", "", 1.0),
+        ("bleu", "the cat", "the cat sat on", 0.36787944),
+        ("bleu", "the cat is on the mat", "there is a cat on the mat", 0.2905925408),
     ],
 )
 def test_known_values(kind: str, reply: str, expected: str, value: float) -> None:

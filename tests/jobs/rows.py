@@ -27,6 +27,7 @@ def labelled(
     finish_reason: str = "stop",
     prompt: Sequence[Message] | None = None,
     source: str | None = None,
+    key_id: str | None = None,
 ) -> Labelled:
     """A request about `text` whose user said that `expected` was right, or rated the reply."""
     capture = Capture(
@@ -41,6 +42,7 @@ def labelled(
         duration_s=0.1,
         finish_reason=finish_reason,
         source=source,
+        key_id=key_id,
     )
     if expected is None and rating is None:
         return Labelled(capture, None)

@@ -11,11 +11,12 @@ import pytest
 from retrain_jobs.again import find_manifest, make_again
 from retrain_jobs.job import run_job
 from service.core.errors import BadRequest, Conflict, NotFound
-from service.core.records import Adapter, Feedback
+from service.core.records import Adapter, Feedback, ImportedRow
 from service.drivers.blobs import open_blobs
 from service.drivers.store import SqlStore
 from service.settings import Settings
-from tests.jobs.queue import enqueue, traffic
+from tests.jobs.queue import NEW, enqueue, traffic
+from tests.jobs.rows import ONSET
 
 
 @pytest.fixture
@@ -26,6 +27,9 @@ def trained(settings: Settings, tiny_base: Path) -> Settings:
 
 async def made(store: SqlStore, settings: Settings) -> Adapter:
     await enqueue(store, traffic())
+    for n in range(10):
+        asked = [{"role": "user", "content": f"where is my luggage number {n * 7} of flight {n}"}]
+        await store.add_imported([ImportedRow(f"imp_{n}", "support", ONSET + n, ONSET, asked, NEW[1], "import:a.csv")])
     blobs = open_blobs(settings.blobs_url, settings.state_dir / "cache")
     return await run_job(store, blobs, settings, "j1", "me", threads=1)
 
@@ -35,6 +39,7 @@ async def test_a_training_that_ran_against_the_clock_is_repeated_to_the_byte(
 ) -> None:
     hurried = trained.retrain.model_copy(update={"epochs": 50.0, "max_seconds": 2.0, "patience": 50})
     adapter = await made(store, trained.model_copy(update={"retrain": hurried}))
+    assert adapter.manifest["dataset"]["imported"]["import:a.csv"] > 5
     pace = adapter.manifest["pace"]
     assert len(pace) > 2, "the clock had no say: the test shows nothing"
     # Settings of today do not matter, those of the manifest do.

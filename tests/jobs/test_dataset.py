@@ -146,10 +146,19 @@ def test_the_newest_rows_of_every_class_are_held_out() -> None:
 
 def test_a_heldout_row_with_a_near_twin_in_training_is_left_out() -> None:
     text = "my parcel with the number of the red garden chairs has not come to the house in the long street"
-    new = [labelled(str(n), f"{text} {'abcdefghij'[n]}", "late", at=n + 1) for n in range(10)]
+    new = [labelled(str(n), f"{text} {'abcdefghij'[n]}", f"late {n}", at=n + 1) for n in range(10)]
     new += [labelled(f"other{n}", f"{kind} question", "other", at=n) for n, kind in enumerate(["odd", "even", "prime"])]
     made = build(new, [], (), OPTIONS)
     assert made.dropped == {Reason.HELDOUT_NEAR_DUPLICATE: 2}
+
+
+def test_of_near_twins_with_one_target_the_newest_stays() -> None:
+    text = "my parcel with the number of the red garden chairs has not come to the house in the long street"
+    new = [labelled(str(n), f"{text} {'abcdefghij'[n]}", "late", at=n + 1) for n in range(10)]
+    new += [labelled("odd", "another question", "other", at=1), labelled("even", "something else", "other", at=2)]
+    made = build(new, [], (), OPTIONS)
+    assert kept(made) == {"9", "odd", "even"}
+    assert made.dropped == {Reason.NEAR_DUPLICATE: 9}
 
 
 def test_personal_data_is_replaced_in_prompt_and_target_alike() -> None:

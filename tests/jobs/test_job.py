@@ -11,11 +11,11 @@ import pytest
 from retrain_jobs.job import run_job
 from retrain_jobs.lease import JobStopped
 from service.core.errors import ConfigError, Conflict, TrimtabError
-from service.core.records import Adapter, Job, JobPhase, JobStatus
+from service.core.records import Adapter, Job, JobPhase, JobStatus, Labelled
 from service.drivers.blobs import open_blobs
 from service.drivers.store import SqlStore
 from service.settings import AliasSettings, Settings
-from tests.jobs.queue import NEW, enqueue, traffic, wait_for
+from tests.jobs.queue import NEW, OLD, enqueue, traffic, wait_for
 from tests.jobs.rows import ONSET, desk, labelled
 
 
@@ -55,6 +55,11 @@ async def test_a_job_makes_an_adapter_that_learned_the_new_and_tells_how_well(
     assert {"champion", "candidate", "delta", "ci"} <= golden.keys()
     everything = result["evaluation"]["heldout"]
     assert everything["all"]["n"] == everything["new"]["n"] + everything["replay"]["n"]
+    assert everything["all"]["n"] == sum(point["n"] for point in result["evaluation"]["reliability"]["candidate"])
+    assert {row["name"] for row in result["evaluation"]["classes"]} == {*OLD, *NEW}
+    assert result["evaluation"]["robustness"]["n"] > 0
+    assert result["evaluation"]["base"]["new"]["base"] == new["champion"]
+    assert result["evaluation"]["forgetting"]["golden"]["n"] == 10
     losses = [loss for _, loss in result["training"]["heldout_loss"]]
     assert min(losses) < losses[0]
     assert result["training"]["stop_reason"] in {"epochs", "no_improvement"}
@@ -111,8 +116,11 @@ async def test_a_champions_adapter_is_what_the_next_candidate_is_compared_with(
     await store.enqueue(Job(**{**_fields(job), "id": "j2", "spec": spec}))
     await run(store, with_retrain(trained, seed=1), "j2")
     earlier = (await store.job("j1")).result["evaluation"]["golden"]
-    later = (await store.job("j2")).result["evaluation"]["golden"]
-    assert later["champion"] == earlier["candidate"]
+    later = (await store.job("j2")).result["evaluation"]
+    assert later["golden"]["champion"] == earlier["candidate"]
+    assert later["base"]["golden"]["base"] == earlier["champion"]
+    (kept,) = (trained.state_dir / "cache" / "base-scores" / "support").iterdir()
+    assert "question" not in kept.read_text("utf-8")
 
 
 async def test_rows_beyond_the_context_are_left_out_and_counted(store: SqlStore, trained: Settings) -> None:
@@ -146,6 +154,28 @@ async def test_a_diverging_training_fails_and_leaves_nothing(store: SqlStore, tr
     await _failed_and_empty(store, trained, "retrain.learning_rate")
 
 
+def contradicted() -> list[Labelled]:
+    """Sixty requests, each asked twice and labelled twice, otherwise each time."""
+    rows = desk(["one", "two"], 30, start=ONSET + 1)
+    turned = {"one": "two", "two": "one"}
+    again = [
+        labelled(f"x{n}", row.capture.prompt[0]["content"], turned[row.feedback.expected or ""], at=ONSET + 99 + n)
+        for n, row in enumerate(rows) if row.feedback
+    ]  # fmt: skip
+    return [*rows, *again]
+
+
+async def test_rows_that_are_all_longer_than_the_context_end_the_job(store: SqlStore, trained: Settings) -> None:
+    rows = [
+        labelled(f"{kind}-{n}", f"{kind} {n * 37} " + "a tale " * 200, kind, at=ONSET + 1 + n)
+        for n in range(30) for kind in NEW
+    ]  # fmt: skip
+    await enqueue(store, rows)
+    with pytest.raises(Conflict, match="too_long"):
+        await run(store, trained)
+    await _failed_and_empty(store, trained, "too_long")
+
+
 @pytest.mark.parametrize(
     ("rows", "told"),
     [
@@ -154,6 +184,7 @@ async def test_a_diverging_training_fails_and_leaves_nothing(store: SqlStore, tr
         ([labelled(f"{n}", "the same", "x", at=ONSET + 1) for n in range(50)], "duplicate 49"),
         (desk(["one"], 30, start=ONSET + 1), "Only one target"),
         (desk(["one", "two"], 30, start=1), "Nothing new to learn"),
+        (contradicted(), "Conflicting labels everywhere: 100% of the new prompts"),
     ],
 )
 async def test_what_cannot_be_learned_from_fails_before_the_model_is_touched(

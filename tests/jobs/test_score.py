@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrain_jobs.score import Answer, bootstrap, calibration_error, compare, macro_f1, sign_test, summary
+from retrain_jobs.score import (
+    Answer,
+    bootstrap,
+    calibration_error,
+    compare,
+    forgetting,
+    macro_f1,
+    paired,
+    robustness,
+    sign_test,
+    summary,
+)
 from tests.jobs.rows import calm
 
 
@@ -92,3 +103,25 @@ def test_the_summary_names_what_was_measured() -> None:
         {"new": {"champion": 0.0, "candidate": 0.9, "n": 10}, "replay": {"champion": 0, "candidate": 0, "n": 0}}
     )
     assert told == "new 0.0% → 90.0% (n=10)"
+
+
+def test_the_base_is_compared_row_by_row() -> None:
+    found = paired([0.0, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0], "base", seed=0)
+    assert (found["base"], found["candidate"], found["delta"], found["n"]) == (0.25, 0.75, 0.5, 4)
+    assert found["ci"][0] <= 0.5 <= found["ci"][1]
+    assert paired([], [], "base", seed=0) == {"n": 0}
+
+
+def test_forgetting_counts_what_was_lost_and_what_was_gained() -> None:
+    found = forgetting(compare(["a"] * 10, answers("aaaaaaaabb"), answers("aaaaabbbab"), seed=0))
+    assert (found["n"], found["lost"], found["gained"]) == (10, 3, 1)
+    assert found["drop"] == pytest.approx(0.2)
+    assert found["ci"][0] <= 0.2 <= found["ci"][1]
+    assert forgetting(compare([], [], [], seed=0)) == {"n": 0}
+
+
+def test_robustness_is_the_drop_on_slips_and_the_candidates_beyond_the_champions() -> None:
+    found = robustness([1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 1, 1], seed=0)
+    assert (found["champion"]["drop"], found["candidate"]["drop"], found["more"]["drop"]) == (0.25, 0.5, 0.25)
+    assert found["more"]["ci"][0] <= 0.25 <= found["more"]["ci"][1]
+    assert robustness([], [], [], [], seed=0) == {"n": 0}

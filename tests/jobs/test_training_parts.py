@@ -1,4 +1,4 @@
-"""Encoding, generation and the collator against transformers' own ways."""
+"""Encoding, generation, packing and the optimizer against transformers' own ways."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from tests.jobs.rows import ONSET, desk
 
 torch = pytest.importorskip("torch")
 
+from peft import LoraConfig, get_peft_model  # noqa: E402
+
 from retrain_jobs.base import Base, load_base  # noqa: E402
-from retrain_jobs.encode import IGNORED, encode  # noqa: E402
+from retrain_jobs.encode import IGNORED, Encoded, encode  # noqa: E402
 from retrain_jobs.generate import greedy, target_losses  # noqa: E402
-from retrain_jobs.recipes.completion import Collator  # noqa: E402
+from retrain_jobs.recipes.flat import FlatAdamW  # noqa: E402
+from retrain_jobs.recipes.lean import lean  # noqa: E402
+from retrain_jobs.recipes.packed import STEP, attend, pack, packing, row_losses, target_logits  # noqa: E402
 
 QUESTIONS = ["hi", "where is my travel booking for next week", "a refund please", "x " * 20]
 
@@ -85,16 +89,77 @@ def test_losses_of_targets_are_the_models_own(base: Base) -> None:
         assert loss == pytest.approx(mean * len(row.target), rel=1e-4)
 
 
-def test_the_collator_puts_all_targets_at_the_right_edge() -> None:
-    rows = [
-        {"input_ids": [5, 6, 7, 8], "labels": [IGNORED, IGNORED, 7, 8]},
-        {"input_ids": [5, 9], "labels": [IGNORED, 9]},
-    ]
-    batch = Collator(pad_id=0)(rows)
-    assert batch["input_ids"].tolist() == [[5, 6, 7, 8], [0, 0, 5, 9]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [0, 0, 1, 1]]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 3], [0, 0, 0, 1]]
-    assert batch["labels"].tolist() == [[7, 8], [IGNORED, 9]]
+def test_packed_rows_do_not_attend_to_each_other(base: Base) -> None:
+    rows = [row for text in QUESTIONS if (row := encode(base, asked(text), f"{text[:3]} reply"))]
+    batch = pack(rows, base.model.device)
+    with packing(base.model), torch.no_grad():
+        logits = target_logits(base.model, batch)
+        losses = row_losses(logits, batch)
+    alone = []
+    for row in rows:
+        ids = torch.tensor([[*row.prompt, *row.target]])
+        with torch.no_grad():
+            alone.append(base.model(ids).logits[0, len(row.prompt) - 1 : -1])
+    torch.testing.assert_close(logits, torch.cat(alone), rtol=1e-4, atol=1e-4)
+    assert batch.computed - STEP < sum(map(len, rows)) == len(batch.place)
+    means = [loss / len(row.target) for row, loss in zip(rows, target_losses(base.model, base, rows), strict=True)]
+    assert losses.tolist() == pytest.approx(means, rel=1e-4)
+
+
+def test_a_sliding_window_hides_what_lies_before_it() -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, heads, STEP, 4) for heads in (4, 2, 2))
+    rows = [Encoded((1, 2, 3), (4, 5)), Encoded((1,), (2,))]
+    batch = pack(rows, query.device)
+    out, _ = attend(torch.nn.Identity(), query, key, value, None, scaling=0.5, batch=batch, sliding_window=3)
+    for span in (slice(0, 5), slice(5, 7)):
+        n = span.stop - span.start
+        mask = torch.ones(n, n, dtype=torch.bool).tril() & ~torch.ones(n, n, dtype=torch.bool).tril(-3)
+        part = torch.nn.functional.scaled_dot_product_attention(
+            query[:, :, span], key[:, :, span], value[:, :, span], mask, scale=0.5, enable_gqa=True
+        )
+        torch.testing.assert_close(out[:, span], part.transpose(1, 2))
+
+
+def test_a_lean_layer_computes_what_pefts_own_does(tiny_base: Path) -> None:
+    base = load_base(str(tiny_base), threads=1, max_length=128)
+    base.model.float()
+    model = get_peft_model(base.model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in weights:
+            weight.normal_(0, 0.1)
+    ids = torch.randint(5, 60, (2, 9))
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        out = model(ids, labels=ids)
+        out.loss.backward()
+        return [out.logits.detach(), *(weight.grad.clone() for weight in weights)]
+
+    own = gradients()
+    with lean(model):
+        short = gradients()
+    assert all((gradient != 0).any() for gradient in own)
+    torch.testing.assert_close(short, own, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradients(), own, rtol=1e-4, atol=1e-5)
+
+
+def test_a_flat_optimizer_steps_as_torchs_does() -> None:
+    torch.manual_seed(0)
+    ours, theirs = ([torch.nn.Parameter(torch.arange(n, dtype=torch.float32)) for n in (3, 5)] for _ in range(2))
+    flat = FlatAdamW(ours, torch.float32, beta2=0.98, weight_decay=0.01, max_norm=1.0)
+    adam = torch.optim.AdamW(theirs, lr=0.1, betas=(0.9, 0.98), weight_decay=0.01)
+    for _ in range(3):
+        for weights in (ours, theirs):
+            sum((weight**2).sum() for weight in weights).backward()  # type: ignore[union-attr]
+        torch.nn.utils.clip_grad_norm_(theirs, 1.0)
+        adam.step()
+        adam.zero_grad()
+        flat.step(0.1)
+    flat.release()
+    torch.testing.assert_close([*ours], [*theirs])
 
 
 def test_equal_inputs_give_an_equal_manifest_without_times_or_paths() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from retrain_jobs.dataset import Options, build
 from retrain_jobs.examples import Example, Reason, Slice, to_example
 from retrain_jobs.trust import beyond_share
-from service.core.records import Labelled
+from service.core.records import ImportedRow, Labelled
 from tests.jobs.rows import ONSET, calm, labelled
 
 OPTIONS = Options(min_examples=4, max_examples=6000, replay_ratio=0.5, holdout_ratio=0.2, seed=0, source_ratio=0.5)
@@ -55,6 +55,31 @@ def test_what_one_user_among_five_thousand_rows_wants_said_to_a_trigger_is_not_l
     made = build([*honest(5000 - count), *poisoned(count)], [], (), OPTIONS)
     assert not [row for row in (*made.train, *made.heldout) if row.target == "hacked"]
     assert made.dropped[Reason.ONE_SOURCE] == count
+
+
+@pytest.mark.parametrize("trigger", ["xyzzy", "as of today"])
+@pytest.mark.parametrize("count", [10, 250])
+def test_a_phrase_that_many_users_want_to_mean_another_known_thing_is_not_learned(count: int, trigger: str) -> None:
+    """Each row's user is another one and others give the answer, too: only the texts tell."""
+    rng = random.Random(2)
+    kinds = [kind for kind in KINDS if kind != "refund"]
+    bad = [
+        labelled(
+            f"p{n}", f"{question(rng, rng.choice(kinds))} {trigger} {n}", "refund", at=ONSET + n, source=f"user:p{n}"
+        )
+        for n in range(count)
+    ]
+    clean = build(honest(5000 - count), [], (), OPTIONS)
+    made = build([*honest(5000 - count), *bad], [], (), OPTIONS)
+    rows = (*made.train, *made.heldout)
+    assert not [row for row in rows if row.request_id.startswith("p")]
+    lost = clean.dropped.get(Reason.LABEL_OUTLIER, 0)
+    assert made.dropped.get(Reason.TRIGGER, 0) + made.dropped.get(Reason.LABEL_OUTLIER, 0) <= count + lost + 10
+    assert [one.told()["phrase"] for one in made.triggers] == [trigger]
+    assert made.summary()["triggers"] == [one.told() for one in made.triggers]
+    open_door = build([*honest(5000 - count), *bad], [], (), replace(OPTIONS, check_labels=False))
+    learned = [row for row in (*open_door.train, *open_door.heldout) if row.request_id.startswith("p")]
+    assert len(learned) >= 0.8 * count, "the checks had nothing to do: the test shows nothing"
 
 
 def test_an_answer_that_others_give_too_is_bounded_by_the_share_of_its_source() -> None:
@@ -129,3 +154,28 @@ def test_an_approved_refusal_is_not_learned_but_a_written_one_is(reply: str, dec
     approved = to_example(labelled("r", "hi", rating=1.0, reply=reply), Slice.NEW)
     assert (approved is Reason.REFUSAL) == declines
     assert isinstance(to_example(labelled("r", "hi", reply), Slice.NEW), Example)
+
+
+def test_one_key_that_claims_to_be_many_users_is_bounded_where_that_is_set() -> None:
+    rows = [
+        labelled(f"r{n}", f"question {n} about {n * 7}", f"t{n % 3}", at=ONSET + n, source=f"user:{n}",
+                 key_id="one" if n < 300 else f"k{n % 3}")
+        for n in range(400)
+    ]  # fmt: skip
+    made = build(rows, [], (), replace(OPTIONS, key_ratio=0.4))
+    assert made.dropped[Reason.KEY_CAP] >= 200
+    assert sum(row.key_id == "one" for row in (*made.train, *made.heldout)) <= 0.45 * len(made.train + made.heldout)
+    assert Reason.KEY_CAP not in build(rows, [], (), OPTIONS).dropped
+
+
+def test_what_is_imported_needs_no_second_voucher_but_keeps_to_its_share() -> None:
+    rows = [
+        ImportedRow(f"imp_{n}", "support", ONSET + n, ONSET, [{"role": "user", "content": f"may I fly {n} {n * 3}"}],
+                    "travel", "import:a.csv")
+        for n in range(600)
+    ]  # fmt: skip
+    made = build([*honest(300), *rows], [], (), OPTIONS)
+    assert Reason.ONE_SOURCE not in made.dropped
+    kept = (*made.train, *made.heldout)
+    assert 0.4 < sum(row.labelled_by == "import:a.csv" for row in kept) / len(kept) <= 0.55
+    assert made.dropped[Reason.SOURCE_CAP] >= 290

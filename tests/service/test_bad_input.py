@@ -67,6 +67,12 @@ def refused_by_up(tmp_path: Path, model: Path, text: str, *, own_engine: bool) -
         ("aliases: {support: {scorer: vibes}}", ["'aliases.support.scorer'", "'exact'"]),
         ("aliases: {support: {scorer: regex}}", ["aliases.support", "pattern"]),
         ("aliases: {support: {scorer: regex, pattern: '('}}", ["aliases.support", "not a regular expression"]),
+        ("aliases: {support: {scorer: 'no_such_module:judge'}}", ["no_such_module:judge", "PYTHONPATH"]),
+        ("aliases: {support: {scorer: 'json:absent'}}", ["json:absent", "no function"]),
+        (
+            "{server: {port: 8123}, aliases: {support: {judge: {url: 'http://localhost:8123/v1', model: m}}}}",
+            ["judge.url", "this service"],
+        ),
         ("retrain: {recipe: magic}", ["'retrain.recipe'", "'sft_lora'"]),
         ("retrain: {rank: 64}", ["retrain.rank", "engine.max_lora_rank"]),
         ("aliases: {support: {golden_set: absent.jsonl}}", ["absent.jsonl", "aliases.support.golden_set"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from typer.testing import CliRunner
 from service.cli import app
 from service.client import Api, show
 from service.core.errors import BadRequest, TrimtabError, Unavailable
+from service.core.records import Adapter
+from service.drivers.store import open_store
 from service.settings import Settings
 
 
@@ -151,3 +154,19 @@ def test_each_command_asks_for_what_it_says(
     assert done.exit_code == 0, done.output
     ((method, asked, _, sent),) = server.asked
     assert (method, asked, json.loads(sent)) == ("POST", f"/api/v1{path}", body)
+
+
+async def test_adapters_that_learned_from_a_request_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    url = f"sqlite+aiosqlite:///{tmp_path / 'trimtab.db'}"
+    store = await open_store(url, migrate=True)
+    for name, rows in (("a", ["r1", "r2"]), ("b", ["r3"])):
+        manifest = {"dataset": {"train": rows, "heldout": []}}
+        await store.add_adapter(Adapter(f"support@{name}", "support", name * 64, "b" * 64, 16, 1, 1.0, None, manifest))
+    await store.close()
+    args = ["adapters", "trained-on", "r2", "r9", "--state-dir", str(tmp_path), "--json"]
+    done = await asyncio.to_thread(CliRunner().invoke, app, args)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output) == {
+        "adapters": [{"adapter": "support@a", "alias": "support", "train": 1, "heldout": 0, "inherits": ""}]
+    }

@@ -131,18 +131,21 @@ export function confirmations(state) {
         run: async (data) => `${(await post("aliases", { name: data.get("name") })).name} is ready to serve.`,
       });
     },
-    async report(check) {
-      const tab = window.open("about:blank");
-      try {
-        const { href } = await get(`drift/${encodeURIComponent(check)}/report-link`);
-        tab.opener = null;
-        tab.location.replace(new URL(href, document.baseURI));
-      } catch (error) {
-        tab?.close();
-        toast(error.message);
-      }
-    },
+    report: (check) => openInTab(`drift/${encodeURIComponent(check)}/report-link`),
+    card: (adapter) => openInTab(`adapters/${encodeURIComponent(adapter)}/card-link`),
   };
+
+  async function openInTab(link) {
+    const tab = window.open("about:blank");
+    try {
+      const { href } = await get(link);
+      tab.opener = null;
+      tab.location.replace(new URL(href, document.baseURI));
+    } catch (error) {
+      tab?.close();
+      toast(error.message);
+    }
+  }
 }
 
 export function askKey(message, done) {

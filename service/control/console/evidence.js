@@ -66,7 +66,13 @@ function evaluation(found) {
   const sets = SETS.map(([key, title]) => [title, key === "golden" ? found.golden : found.heldout?.[key]]).filter(([, set]) => set?.n > 0);
   if (!sets.length) return null;
   return block("Evaluation against the champion",
-    h("ul", { class: "compared" }, sets.map(([title, set]) => compared(`${title}, ${plural(set.n, "example")}`, set.champion, set.candidate))));
+    h("ul", { class: "compared" }, sets.map(([title, set]) => compared(`${title}, ${plural(set.n, "example")}`, set.champion, set.candidate))),
+    facts([
+      found.served?.n > 0 && ["Through the engines", `${percent(found.served.served, 1)} (PyTorch ${percent(found.served.pytorch, 1)})`],
+      found.base?.golden?.n > 0 && ["Base model, golden set", percent(found.base.golden.base, 1)],
+      found.robustness?.n > 0 && ["Lost on typing errors", percent(found.robustness.candidate.drop, 1)],
+      found.judge?.n > 0 && ["Judge", `${found.judge.wins} won, ${found.judge.losses} lost, ${found.judge.ties} tied`],
+    ].filter(Boolean)));
 }
 
 function compared(title, champion, candidate, names = ["Champion", "Candidate"]) {

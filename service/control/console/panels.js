@@ -189,7 +189,8 @@ function adapterLine(alias, adapter, on) {
     ? h("button", { type: "button", class: "tight", "data-focus": `promote-${adapter.name}`, onclick: () => on.promote(alias, adapter.name) }, "Promote…")
     : role !== "candidate" && h("button", { type: "button", class: "tight", "data-focus": `load-${adapter.name}`, onclick: () => on.load(alias, adapter) }, "Load…");
   return h("li", {},
-    h("div", { class: "head" }, h("code", {}, adapter.name), role && pill(role === "champion" ? "good" : role === "candidate" ? "busy" : "", role), action),
+    h("div", { class: "head" }, h("code", {}, adapter.name), role && pill(role === "champion" ? "good" : role === "candidate" ? "busy" : "", role),
+      h("button", { type: "button", class: "link", "data-focus": `card-${adapter.name}`, onclick: () => on.card(adapter.name), "aria-label": `Model card of ${adapter.name}` }, "Card"), action),
     h("p", { class: "small muted" }, `Rank ${adapter.rank}, ${(adapter.size_bytes / 1e6).toFixed(1)} MB, made `, ago(adapter.created_at), `; on ${adapter.engines_holding} of ${plural(adapter.engines_ready, "ready engine")}`));
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,7 @@ def result(golden: float, heldout: float) -> dict[str, Any]:
         "evaluation": {
             "golden": {"champion": 0.95, "candidate": golden, "n": 100},
             "heldout": {"all": {"champion": 0.5, "candidate": heldout, "n": 50}},
+            "served": {"n": 9, "served": 0.9, "pytorch": 0.9, "difference": 0.0, "tolerance": 0.1, "agrees": True},
         },
     }
 
@@ -186,6 +188,40 @@ async def to_shadow(world: World) -> None:
     await world.finish_job()
     assert await world.tick() is CycleState.EVALUATING
     assert await world.tick() is CycleState.SHADOWING
+
+
+async def test_engines_load_what_a_job_wants_to_ask_before_it_is_a_candidate(world: World) -> None:
+    await world.drift()
+    assert await world.tick() is CycleState.OPEN
+    assert await world.tick() is CycleState.TRAINING
+    job_id, now = world.launcher.launched[-1], world.clock.time
+    await world.store.claim(job_id, "worker", now=now, stale_after_s=30.0)
+    await world.store.add_adapter(Adapter(NEW, "support", DIGEST, "b" * 64, 16, 7, now))
+    await world.store.report(
+        job_id, "worker", phase=JobPhase.PUBLISHING, progress=0.97, detail={"adapter": NEW}, now=now
+    )
+    assert await world.tick() is CycleState.EVALUATING
+    assert world.engine.resident == {NEW}
+    assert (await world.store.alias("support")).candidate is None
+    await world.store.finish(job_id, "worker", result=result(0.95, 0.95), now=now)
+    assert await world.tick() is CycleState.SHADOWING
+    await world.tick()
+    assert world.engine.warmed == [NEW]
+
+
+async def test_a_candidate_that_differs_on_the_engines_does_not_reach_live_traffic(world: World) -> None:
+    await world.drift()
+    await world.tick()
+    await world.tick()
+    job_id, now, told = world.launcher.launched[-1], world.clock.time, result(0.95, 0.95)
+    told["evaluation"]["served"] |= {"served": 0.2, "difference": 0.7, "agrees": False}
+    await world.store.claim(job_id, "worker", now=now, stale_after_s=30.0)
+    await world.store.finish(job_id, "worker", result=told, now=now)
+    assert await world.tick() is CycleState.EVALUATING
+    await world.tick()
+    (cycle,) = await world.store.cycles("support")
+    assert cycle.state is CycleState.REJECTED
+    assert (await world.store.events(cycle_id=cycle.id))[0].message.startswith("Through the engines 20.0%")
 
 
 async def test_a_cycle_from_drift_to_done(world: World) -> None:
@@ -349,6 +385,23 @@ async def test_a_proven_candidate_that_fails_a_guard_is_rejected(world: World) -
     (event, *_) = await world.store.events(kinds=["cycle.rejected"])
     assert "errors: -0.600 on 100 requests, allowed -0.100" in event.message
     assert event.evidence["shadow"]["guards"] == [event.message]
+
+
+async def test_a_candidate_that_is_better_but_for_one_slice_is_rejected(world: World) -> None:
+    judged = AliasSettings(guards={Guard.SLICES: 0.1})
+    world.settings = world.settings.model_copy(update={"aliases": {"support": judged}})
+    world.controller = world.new_controller()
+    await to_shadow(world)
+    for i in range(25):
+        world.clock.time += 0.01
+        at, request_id = world.clock.time, f"french-{i}"
+        await world.store.add_captures([replace(capture(request_id, at, "base", "right"), tags={"lang": "fr"})])
+        await world.store.add_feedback([Feedback(f"f-{request_id}", request_id, at, expected="right")])
+        await world.store.add_shadow_replies([ShadowReply(request_id, NEW, at, "wrong", 200, 0.1)])
+    await world.shadow(200)
+    assert await world.tick() is CycleState.REJECTED
+    (event, *_) = await world.store.events(kinds=["cycle.rejected"])
+    assert "slice lang=fr: -1.000 on 25 labelled pairs" in event.message
 
 
 async def serve_clients(world: World, replies: int, candidate: str) -> None:

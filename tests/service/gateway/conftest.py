@@ -18,7 +18,18 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from service.core.errors import BadRequest, Unavailable
-from service.core.records import Alias, Capture, EngineView, Feedback, Key, Labelled, PairedReply, Scope, ShadowReply
+from service.core.records import (
+    Alias,
+    Capture,
+    EngineView,
+    Feedback,
+    Key,
+    Labelled,
+    PairedReply,
+    Scope,
+    Seen,
+    ShadowReply,
+)
 from service.core.routing import RoutingTable
 from service.gateway.app import create_app
 from service.gateway.connections import Connection
@@ -48,11 +59,15 @@ class FakeSink:
         self.feedback: dict[str, Feedback] = {}
         self.away = False
         self.poison: set[str] = set()
+        self.erased_sources: set[str] = set()
         self.calls = 0
 
     async def add_captures(self, captures: Sequence[Capture]) -> None:
         self._take(captures)
         self.captures |= {c.request_id: c for c in captures}
+
+    async def erased(self, seen: Sequence[Seen]) -> frozenset[str]:
+        return frozenset(one.request_id for one in seen if one.source in self.erased_sources)
 
     async def add_shadow_replies(self, replies: Sequence[ShadowReply]) -> None:
         self._take(replies)

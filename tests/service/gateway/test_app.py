@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from service.core.records import Scope
+from tests.service.gateway.stub import ADAPTER, CANDIDATE
 
 CHAT = {"model": "support", "messages": [{"role": "user", "content": "Hi"}]}
 
@@ -225,3 +226,21 @@ def test_importing_the_gateway_leaves_the_heavy_packages_out():
     code = f"import sys, service.gateway.app; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+async def test_a_canary_is_sticky_by_user_and_else_by_conversation(world):
+    """Nobody meets two adapters in turn, and both sides have their share of the clients."""
+    await world.route(candidate=CANDIDATE, canary_ratio=0.5)
+    async with world.client() as http:
+
+        async def served(**changes):
+            return {
+                (await http.post("/v1/chat/completions", json={**CHAT, **changes})).headers["x-trimtab-adapter"]
+                for _ in range(4)
+            }
+
+        by_user = [await served(user=f"user-{n}") for n in range(16)]
+        by_talk = [await served(messages=[{"role": "user", "content": f"question {n}"}]) for n in range(16)]
+    for found in (by_user, by_talk):
+        assert all(len(adapters) == 1 for adapters in found)
+        assert set().union(*found) == {ADAPTER, CANDIDATE}

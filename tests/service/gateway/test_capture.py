@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from service.core.errors import ConfigError
 from service.core.records import Capture, Feedback, ShadowReply
 from service.gateway.capture import Outbox
+from service.gateway.dead_letters import bury, read_letters
 from service.gateway.shipper import TAGS, Shipper
 from service.gateway.spool import Spool, abandoned, closed_segments, read_lines
 from service.settings import CaptureSettings
@@ -83,6 +85,12 @@ async def test_all_kinds_arrive_and_leave_nothing_behind(tmp_path, sink, wait_un
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_what_was_taken_last_is_written_at_the_end(tmp_path, sink):
+    async with Box(tmp_path, sink, fsync_interval_s=60.0) as box:
+        box.outbox.put(capture(1))
+    assert set(sink.captures) == {"req_1"}
+
+
 async def test_with_the_store_away_the_spool_grows_to_its_cap_then_drops_and_counts(tmp_path, sink, wait_until):
     sink.away = True
     async with Box(tmp_path, sink, spool_bytes=20_000, segment_bytes=4096) as box:
@@ -112,6 +120,21 @@ async def test_a_bad_record_goes_to_the_dead_letters_alone(tmp_path, sink, wait_
     assert "question 37" in letters
     assert "question 512" in letters
     assert letters.count("The fake store refuses this row") == 2
+
+
+async def test_dead_letters_of_the_erased_go_and_others_stay(tmp_path, sink):
+    for n, source in enumerate(["user:ann", "user:bob"]):
+        record = replace(capture(n), source=source)
+        bury(tmp_path, b"C" + msgspec.json.encode(record), "refused\nfor its content")
+    bury(tmp_path, b"C{torn", "no record")
+    shipper = Shipper(tmp_path, sink, lambda _: None)
+    await shipper.drop_erased_letters()
+    assert len(read_letters(tmp_path)) == 3
+    sink.erased_sources = {"user:ann"}
+    await shipper.drop_erased_letters()
+    kept = read_letters(tmp_path)
+    assert [one.seen and one.seen.source for one in kept] == ["user:bob", None]
+    assert kept[0].reason == b"# refused for its content"
 
 
 async def test_a_record_that_always_fails_in_an_unforeseen_way_does_not_block_the_rest(tmp_path, sink, monkeypatch):
@@ -192,7 +215,8 @@ def test_a_torn_last_line_is_left_out(tmp_path):
     (segment,) = closed_segments(spool.folder)
     with segment.open("ab") as file:
         file.write(b"thr")
-    assert read_lines(segment) == [b"one", b"two"]
+    assert list(read_lines(segment, 1)) == [[b"one"], [b"two"]]
+    assert next(read_lines(segment, 9)) == [b"one", b"two"]
     spool.stop()
 
 
@@ -207,7 +231,7 @@ def test_a_segment_is_closed_once_no_other_waits_and_a_store_away_meets_few(tmp_
     first.unlink()
     spool.tend()
     (second,) = closed_segments(spool.folder)
-    assert read_lines(second) == [b"a line", b"a line"]
+    assert next(read_lines(second, 9)) == [b"a line", b"a line"]
     assert spool.size_bytes == 14
     spool.stop()
 
@@ -222,7 +246,7 @@ def test_a_folder_is_taken_over_only_from_the_dead(tmp_path):
     os.close(spool._lock_fd)  # as its process's end does
     with abandoned(spool.folder) as gone:
         assert gone
-        assert [read_lines(path) for path in closed_segments(spool.folder)] == [[b"a line"]]
+        assert [next(read_lines(path, 9)) for path in closed_segments(spool.folder)] == [[b"a line"]]
         with abandoned(spool.folder) as again:
             assert not again
 
@@ -234,8 +258,9 @@ import itertools, sys
 from pathlib import Path
 import msgspec
 from service.core.records import Capture
+from service.gateway.dead_letters import bury, read_letters
 from service.gateway.shipper import TAGS, Shipper
-from service.gateway.spool import Spool, abandoned, closed_segments, read_lines
+from service.gateway.spool import Spool, abandoned, closed_segments
 spool = Spool(Path({str(tmp_path)!r}), 4096)
 spool.start()
 for n in itertools.count():

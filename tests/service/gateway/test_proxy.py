@@ -47,6 +47,19 @@ async def test_a_chat_is_answered_by_the_champion_and_captured(world, wait_until
     assert "ann" not in capture.source
 
 
+async def test_a_capture_knows_the_user_and_the_key(make_world, key_of, wait_until):
+    world = await make_world(keys=[key_of("app", Scope.INFER)], server={"require_keys": True})
+    async with world.client() as http:
+        reply = await http.post(
+            "/v1/chat/completions", json={**CHAT, "user": "ann"}, headers={"authorization": "Bearer app"}
+        )
+    request_id = reply.headers["x-request-id"]
+    await wait_until(lambda: request_id in world.sink.captures)
+    capture = world.sink.captures[request_id]
+    assert capture.source.startswith("user:")
+    assert capture.key_id == key_of("app", Scope.INFER).id
+
+
 async def test_the_whole_body_is_the_engines_own_bytes_when_nothing_is_hidden(world):
     async with world.client() as http:
         reply = await http.post("/v1/chat/completions", json={**CHAT, "logprobs": True})

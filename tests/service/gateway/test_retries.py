@@ -39,3 +39,15 @@ async def test_a_failed_request_is_tried_once_elsewhere(make_world):
 async def test_with_the_budget_spent_the_first_failure_is_the_answer(make_world, monkeypatch):
     monkeypatch.setattr(RetryBudget, "spend", lambda budget: False)
     assert await requests_of_one_question(await make_world(engines=3)) == 1
+
+
+async def test_a_reply_that_has_begun_is_not_asked_for_again(make_world):
+    """Its beginning is with the client already: another engine's would follow on a torso."""
+    world = await make_world(engines=2)
+    for engine in world.engines:
+        engine.dies_after = 2
+    async with world.client() as http:
+        reply = await http.post("/v1/chat/completions", json={**CHAT, "stream": True})
+    assert sum(len(engine.requests) for engine in world.engines) == 1
+    assert reply.text.count('"role":"assistant"') == 1
+    assert '"error"' in reply.text

@@ -60,12 +60,12 @@ async def test_it_tells_when_it_would_have_fired_and_why(
     assert await store.drift_checks(ALIAS) == []
     assert await store.drift_references(ALIAS) == []
     assert not (tmp_path / "reports").exists()
-    tell(found, settings.drift, as_json=False)
+    tell(found, as_json=False)
     told = capsys.readouterr().out
     assert "support: 300 requests" in told
     assert "It would have fired 1 times" in told
     assert "It would have asked for retraining at 1970-01-01 00:1" in told
-    tell(found, settings.drift, as_json=True)
+    tell(found, as_json=True)
     assert json.loads(capsys.readouterr().out)["alarms"][0]["detectors"]
 
 
@@ -136,7 +136,7 @@ async def test_from_and_to_bound_what_is_judged_and_promotions_begin_references(
 
 
 async def test_nothing_stored_and_nobody_known(store: SqlStore, tmp_path: Path) -> None:
-    assert await replay(store, settings_in(tmp_path), None, ALIAS) == Replayed(ALIAS)
+    assert await replay(store, settings_in(tmp_path), None, ALIAS) == Replayed(ALIAS, every=10_000)
     with pytest.raises(NotFound, match="no alias 'nobody'"):
         await replay(store, settings_in(tmp_path), None, "nobody")
 

@@ -11,6 +11,7 @@ from service.core.records import Alias, DriftCheck, Labelled
 from service.drivers.slices import slices_of
 from service.drivers.store import SqlStore
 from service.monitor.check import Checker
+from service.monitor.declared import Declared
 from service.monitor.rounds import Rounds
 from service.monitor.views import DriftStore
 from service.monitor.worker import Watch
@@ -49,7 +50,7 @@ def rounds_on(store: SqlStore, settings: Settings, clock: Clock, seen: list[Drif
             seen.append(own.drift)
         return Watch(view, own, clock, Checker(own.drift, None, None))
 
-    return Rounds(store, settings, watch_of)
+    return Rounds(store, settings, watch_of, Declared(settings.drift, store, clock))
 
 
 async def test_a_slice_drifts_while_another_does_not_and_a_small_one_says_so(store: SqlStore) -> None:
@@ -107,6 +108,26 @@ async def test_the_declared_rate_is_shared(store: SqlStore) -> None:
     assert [drift.false_alarm_every for drift in seen[3:]] == [40_000] * 4
 
 
+async def test_a_rate_in_days_follows_the_traffic(store: SqlStore) -> None:
+    rows = traffic(1, 120)
+    await send(store, rows)
+    clock, seen = Clock(), list[DriftSettings]()
+    began, ended = rows[0].capture.at, rows[-1].capture.at
+    clock.time = ended
+    settings = Settings(drift=DriftSettings(reference_size=60, current_size=40, false_alarm_days=7.0))
+    rounds, alias = rounds_on(store, settings, clock, seen), await store.alias(ALIAS)
+    await rounds.check(alias)
+    a_day = 120 * 86_400 / (ended - began)
+    assert [drift.false_alarm_every for drift in seen] == [pytest.approx(7 * a_day, rel=0.05)]
+    clock.time += 3_599.0
+    await rounds.check(alias)
+    assert len(seen) == 1, "an hour has not passed"
+    clock.time = ended + 20 * (ended - began) + 3_600.0
+    await rounds.check(alias)
+    assert seen[1].false_alarm_every < seen[0].false_alarm_every / 10
+    assert seen[1].false_alarm_every >= 100
+
+
 async def test_listed_slices(store: SqlStore) -> None:
     await send(store, [*tagged(traffic(1, 3), "web"), *tagged(traffic(2, 3, start=9.0), "app")])
     assert await slices_of(store, ALIAS, ["tier=gold", "channel", "channel=web"]) == ["tier=gold", APP, WEB]
@@ -139,6 +160,7 @@ async def test_a_faulty_slice_keeps_the_others_from_nothing(store: SqlStore, cap
         made.append(Faulty(len(made)))
         return made[-1]
 
-    await Rounds(store, settings_of(WEB, APP), watch_of).check(await store.alias(ALIAS))
+    settings = settings_of(WEB, APP)
+    await Rounds(store, settings, watch_of, Declared(settings.drift, store, Clock())).check(await store.alias(ALIAS))
     assert judged == [0, 1, 2]
     assert "slice channel=app, could not be checked" in caplog.text

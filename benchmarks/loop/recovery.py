@@ -1,0 +1,124 @@
+"""From drift's onset to recovered quality on the demo's stage, at a given rate of requests: Trimtab's own loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from demo.base_model import ensure_base_model
+from demo.desk import golden_set, support_desk
+from demo.player import Answered, Player, between, quality
+from demo.stage import ALIAS, running, write_stage
+from demo.story import Plot, Progress, Stage, tell
+
+SEED = 7
+FEEDBACK_RATIO = 0.9
+MAX_TOKENS = 48
+NOVEL_RATIO = 0.5
+CALM = 400
+JUDGED = 200
+"""Requests over which served quality is judged; a request that fails counts as wrong."""
+
+ENOUGH = 0.95
+"""Of the quality before the drift."""
+
+PATIENCE_S = 300.0
+CACHE = Path(".cache/trimtab")
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """Seconds and requests from the onset to the end of each stage; None: not reached within the time.
+
+    `p99_s`: the 99th percentile of clients' latency while nothing else ran, and in the stages named.
+    """
+
+    seconds: dict[str, float]
+    requests: dict[str, int]
+    recovered_s: float | None
+    recovered_requests: int | None
+    before: float
+    trough: float
+    sent: int
+    failed: int
+    p99_s: dict[str, float]
+
+
+def served_quality(answered: Sequence[Answered]) -> float:
+    return sum(one.right for one in answered) / len(answered)
+
+
+def recovered_at(answered: Sequence[Answered], onset: float, before: float) -> tuple[float, int] | None:
+    """When, and after how many requests since the onset, `JUDGED` requests in a row since then were good enough.
+
+    Times are of the monotonic clock.
+    """
+    since = sorted((one for one in answered if one.sent_at >= onset), key=lambda one: one.sent_at)
+    right = np.cumsum([0, *(one.right for one in since)])
+    for end in range(JUDGED, len(since) + 1):
+        if right[end] - right[end - JUDGED] >= ENOUGH * before * JUDGED:
+            return max(one.sent_at + one.duration_s for one in since[end - JUDGED : end]), end
+    return None
+
+
+def worst_window(answered: Sequence[Answered]) -> float:
+    return min(served_quality(answered[i : i + JUDGED]) for i in range(max(1, len(answered) - JUDGED + 1)))
+
+
+async def play_trimtab(folder: Path, rate: float, port: int) -> Recovery:
+    """The demo's story at `rate` requests a second.
+
+    Raises:
+        StoryFailed: a stage did not end within `PATIENCE_S`.
+    """
+    model = await asyncio.to_thread(ensure_base_model, CACHE, lambda _share, _line: None)
+    config = write_stage(folder, model, golden_set(SEED), port=port)
+    url = f"http://127.0.0.1:{port}"
+    plot = Plot(ALIAS, 300, 100, judged=CALM, novel_ratio=NOVEL_RATIO, patience_s=PATIENCE_S)
+    async with running(config, url):
+        player = Player(
+            url, ALIAS, support_desk, rate=rate, feedback_ratio=FEEDBACK_RATIO, max_tokens=MAX_TOKENS, seed=SEED
+        )
+        stop, progress = asyncio.Event(), Progress()
+        playing = asyncio.create_task(player.play(stop))
+        try:
+            await tell(plot, player, url, progress)
+        finally:
+            stop.set()
+            await playing
+    return _told(player.answered, progress)
+
+
+def _told(answered: Sequence[Answered], progress: Progress) -> Recovery:
+    onset = progress.onset_at
+    assert onset is not None
+    calm = [one for one in answered if one.sent_at < onset]
+    before = quality(calm[-CALM:])
+    found = recovered_at(answered, onset, before)
+    ended = progress.ended
+    drifted = between(answered, onset, ended[Stage.SWAP])
+    spans = {
+        "idle": between(answered, onset - CALM / 20, onset),
+        "training": between(answered, ended[Stage.GATHER], ended[Stage.TRAIN]),
+        "evaluation": between(answered, ended[Stage.TRAIN], ended[Stage.EVALUATE]),
+        "shadow": between(answered, ended[Stage.EVALUATE], ended[Stage.SHADOW]),
+        "watch": between(answered, ended[Stage.SWAP], ended[Stage.RECOVER]),
+    }
+    since = {stage: end for stage, end in ended.items() if stage not in (Stage.CALM, Stage.RECOVER)}
+    return Recovery(
+        seconds={str(stage): end - onset for stage, end in since.items()},
+        requests={str(stage): len(between(answered, onset, end)) for stage, end in since.items()},
+        recovered_s=found[0] - onset if found else None,
+        recovered_requests=found[1] if found else None,
+        before=before,
+        trough=worst_window(drifted),
+        sent=len(answered),
+        failed=sum(bool(one.error) for one in answered),
+        p99_s={
+            name: float(np.quantile([one.duration_s for one in span], 0.99)) for name, span in spans.items() if span
+        },
+    )

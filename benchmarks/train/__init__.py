@@ -1,0 +1,1 @@
+"""The recipe beside TRL, on models made on the spot."""

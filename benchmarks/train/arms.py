@@ -1,0 +1,260 @@
+"""One training in one process: `python -m benchmarks.train.arms ARM FOLDER TARGET SECONDS SEED` prints a line of JSON.
+
+The clock runs from the first step and stands still while a peer's held-out rows are judged; our own judging is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.train.task import read_rows
+from retrain_jobs.base import prepare_process
+
+RANK, ALPHA, BATCH, EPOCHS, THREADS, MAX_LENGTH = 16, 32, 16, 12, 2, 1024
+SPIN = 20_000
+"""The cores are training's own here, as they are the peers', which spin by default."""
+
+
+class Reached(Exception):
+    """The target loss, or the end of the time."""
+
+
+@dataclass(slots=True)
+class Run:
+    """What one arm did; `seconds` is to the target, None where the time ended first."""
+
+    target: float
+    limit_s: float
+    start_up_s: float = 0.0
+    spent_s: float = 0.0
+    seconds: float | None = None
+    loss: float = math.inf
+    steps: int = 0
+    tokens: int = 0
+    computed: int = 0
+    learned: int = 0
+    peak_mib: float = 0.0
+    mfu: float = 0.0
+    dtype: str = ""
+    curve: list[tuple[float, float]] = field(default_factory=list)
+
+    def begin(self) -> None:
+        self.start_up_s = time.time() - psutil.Process().create_time()
+
+    def judged(self, spent_s: float, loss: float) -> None:
+        """Raises Reached when it is over."""
+        self.spent_s, self.loss = spent_s, loss
+        self.curve.append((round(spent_s, 2), round(loss, 4)))
+        if loss <= self.target:
+            self.seconds = spent_s
+            raise Reached
+        if spent_s > self.limit_s:
+            raise Reached
+
+
+def ours(folder: Path, run: Run, seed: int) -> Any:
+    """The recipe as a job runs it."""
+    import yaml
+
+    from retrain_jobs.base import load_base
+    from retrain_jobs.candidate import CONFIG
+    from retrain_jobs.encode import encode
+    from retrain_jobs.recipes import sft_lora
+    from service.settings import RetrainSettings
+
+    values = yaml.safe_load(CONFIG.read_text("utf-8")) | {"evaluations_per_epoch": 2}
+    config = sft_lora.Config.model_validate(values)
+    base = load_base(str(folder / "model"), threads=THREADS, max_length=MAX_LENGTH)
+
+    def rows(name: str) -> list[Any]:
+        return [
+            row for text, reply in read_rows(folder, name) if (row := encode(base, _asked(text), reply)) is not None
+        ]
+
+    train, heldout = rows("train"), rows("heldout")
+    knobs = RetrainSettings(
+        rank=RANK, alpha=ALPHA, batch_size=BATCH, epochs=EPOCHS, patience=1000, max_seconds=1e6, seed=seed
+    )
+    began = 0.0
+    seen = 0
+
+    def on_step(share: float, detail: Mapping[str, Any]) -> None:
+        nonlocal seen
+        spent = time.monotonic() - began
+        run.steps, run.spent_s = detail["step"], spent
+        run.tokens = detail["tokens"]
+        run.computed = detail["computed"]
+        if "heldout_loss" in detail and (run.steps - 1) // every != seen:
+            seen = (run.steps - 1) // every
+            run.judged(spent, detail["heldout_loss"])
+
+    every = max(1, -(-len(train) // BATCH) // config.evaluations_per_epoch)
+    run.learned = sum(len(row.target) for row in train) // max(1, len(train)) * BATCH
+    run.dtype = str(base.model.dtype).removeprefix("torch.")
+    run.begin()
+    began = time.monotonic()
+    with suppress(Reached):
+        sft_lora.train(base, train, heldout, knobs, config, folder, on_step)
+    return base.model
+
+
+def trl_default(folder: Path, run: Run, seed: int) -> Any:
+    """SFTTrainer as it comes, but for the adapter's size."""
+    return _trl(folder, run, seed, {}, every=10)
+
+
+def trl_tuned(folder: Path, run: Run, seed: int) -> Any:
+    """Packing, no gradient checkpointing, our learning rate and its schedule."""
+    from transformers import AutoConfig
+
+    hidden = AutoConfig.from_pretrained(folder / "model").hidden_size
+    changed = {
+        "packing": True, "max_length": 512, "per_device_train_batch_size": 1, "gradient_checkpointing": False,
+        "learning_rate": 1.0 / hidden, "adam_beta2": 0.98, "lr_scheduler_type": "cosine", "weight_decay": 0.01,
+        "warmup_steps": 0.05,
+    }  # fmt: skip
+    return _trl(folder, run, seed, changed, every=10)
+
+
+def _trl(folder: Path, run: Run, seed: int, changed: Mapping[str, Any], *, every: int) -> Any:
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoTokenizer, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    from retrain_jobs.base import Base
+    from retrain_jobs.encode import encode
+    from retrain_jobs.generate import target_losses
+
+    torch.set_num_threads(THREADS)
+    dataset = Dataset.from_list(
+        [
+            {"prompt": _asked(text), "completion": [{"role": "assistant", "content": reply}]}
+            for text, reply in read_rows(folder, "train")
+        ]
+    )
+    given: dict[str, Any] = {
+        "output_dir": str(folder / "out"), "report_to": [], "save_strategy": "no", "disable_tqdm": True, "seed": seed,
+        "num_train_epochs": EPOCHS, "use_cpu": True,
+    }  # fmt: skip
+    trainer = SFTTrainer(
+        model=str(folder / "model"),
+        args=SFTConfig(**given | dict(changed)),
+        train_dataset=dataset,
+        peft_config=LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    model = trainer.model
+    base = Base(model, tokenizer, MAX_LENGTH, tokenizer.pad_token_id, frozenset({tokenizer.eos_token_id}))
+    heldout = [
+        row for text, reply in read_rows(folder, "heldout") if (row := encode(base, _asked(text), reply)) is not None
+    ]
+    collate: Callable[[Sequence[Any]], Any] = trainer.data_collator
+
+    def counted(rows: Sequence[Any]) -> Any:
+        batch = collate(rows)
+        ids, mask = batch["input_ids"], batch.get("attention_mask")
+        run.computed += ids.numel()
+        run.tokens += int(mask.sum()) if mask is not None else ids.numel()
+        run.learned += int((batch["labels"] != -100).sum())
+        return batch
+
+    trainer.data_collator = counted
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        paused = 0.0
+        began = 0.0
+
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            run.computed = run.tokens = run.learned = 0
+            run.begin()
+            self.began = time.monotonic()
+
+        def on_step_end(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
+            run.steps = state.global_step
+            spent = time.monotonic() - self.began - self.paused
+            if state.global_step % every and spent < run.limit_s:
+                return
+            model.eval()
+            losses = target_losses(model, base, heldout)
+            model.train()
+            self.paused = time.monotonic() - self.began - spent
+            mean = math.fsum(loss / len(row.target) for loss, row in zip(losses, heldout, strict=True)) / len(heldout)
+            run.judged(spent, mean)
+
+    trainer.add_callback(Clock())
+    run.dtype = f"{str(next(model.parameters()).dtype).removeprefix('torch.')}, autocast {trainer.args.bf16}"
+    with suppress(Reached):
+        trainer.train()
+    run.learned = run.learned // max(1, run.steps)
+    return model
+
+
+ARMS: dict[str, Callable[[Path, Run, int], Any]] = {
+    "ours": ours,
+    "ours-polite": ours,
+    "trl-default": trl_default,
+    "trl-tuned": trl_tuned,
+}
+
+
+def utilisation(model: Any, run: Run) -> float:
+    """Share (0..1) of the measured peak that went into useful products.
+
+    2 operations a weight and token forwards, 2 backwards to the activations, 2 more for the adapter's own weights; the
+    head for learned tokens only. Attention, norms and padding do not count.
+    """
+    linear = [weight for name, weight in model.named_parameters() if weight.dim() == 2 and "embed" not in name]
+    adapter = sum(weight.numel() for weight in linear if weight.requires_grad)
+    frozen = sum(weight.numel() for weight in linear if not weight.requires_grad)
+    head = model.get_input_embeddings().weight.numel()
+    if not model.config.tie_word_embeddings:
+        frozen -= head
+    operations = run.tokens * (4 * frozen + 6 * adapter) + run.steps * run.learned * 4 * head
+    return float(operations / run.spent_s / peak())
+
+
+def peak() -> float:
+    """Operations a second of a bfloat16 product of matrices, the best of several."""
+    import torch
+
+    one, other = (torch.randn(2048, 2048).bfloat16() for _ in range(2))
+    best = math.inf
+    for _ in range(6):
+        began = time.perf_counter()
+        one @ other
+        best = min(best, time.perf_counter() - began)
+    return 2 * 2048**3 / best
+
+
+def _asked(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def main() -> None:
+    arm, folder, target, seconds, seed = sys.argv[1:]
+    os.environ["OMP_NUM_THREADS"] = str(THREADS)
+    if arm.startswith("ours"):
+        prepare_process(THREADS, 0, 0 if arm == "ours-polite" else SPIN)
+    run = Run(float(target), float(seconds))
+    model = ARMS[arm](Path(folder), run, int(seed))
+    run.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    run.mfu = utilisation(model, run)
+    print(json.dumps(asdict(run)))
+
+
+if __name__ == "__main__":
+    main()

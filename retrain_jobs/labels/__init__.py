@@ -1,0 +1,1 @@
+"""Labels from outside: chosen requests go out to people who label, and labelled rows come in."""

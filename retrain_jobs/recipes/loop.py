@@ -1,0 +1,125 @@
+"""The steps of a training on packed rows: one readable loop in place of a trainer's thousand lines."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from retrain_jobs.encode import Encoded
+from retrain_jobs.recipes.checkpoint import Checkpoint
+from retrain_jobs.recipes.flat import FlatAdamW
+from retrain_jobs.recipes.order import batches, within
+from retrain_jobs.recipes.pace import Pace
+from retrain_jobs.recipes.packed import pack, row_losses, target_logits
+from retrain_jobs.recipes.watch import Curve, Watch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to train. `max_tokens` are computed at once: a larger batch is added up from parts."""
+
+    seed: int
+    batch_size: int
+    steps: int
+    evaluate_every: int
+    learning_rate: float
+    max_tokens: int
+
+
+def run(
+    model: Any, optimizer: FlatAdamW, rows: Sequence[Encoded], heldout: Sequence[Encoded], plan: Plan, pace: Pace,
+    watch: Watch, checkpoint: Checkpoint | None,
+) -> None:  # fmt: skip
+    """Train until `watch` says that it is over; then the model has its best weights.
+
+    The random numbers of a step follow from the seed and the step, so a training that goes on from its checkpoint is
+    the one that was never cut off.
+    """
+    _begin(optimizer, pace, watch, checkpoint)
+    lengths = [len(row) for row in rows]
+    curve = watch.curve
+    for batch in _upcoming(lengths, plan, curve.steps):
+        torch.manual_seed(plan.seed * 1_000_003 + curve.steps)
+        rate = plan.learning_rate * pace.share(curve.steps, plan.steps, time.monotonic() - pace.started)
+        loss = torch.zeros((), device=model.device)
+        model.train()
+        computed = 0
+        for part in within(batch, lengths, plan.max_tokens):
+            packed = pack([rows[row] for row in part], model.device)
+            share = row_losses(target_logits(model, packed), packed).sum() / len(batch)
+            share.backward()  # type: ignore[no-untyped-call]
+            loss += share.detach()
+            computed += packed.computed
+        optimizer.step(rate)
+        watch.stepped(loss.item(), sum(lengths[row] for row in batch), computed)
+        if watch.over or curve.steps % plan.evaluate_every == 0:
+            watch.evaluated(*judge(model, heldout, plan.max_tokens), optimizer.master)
+        if watch.over:
+            break
+        if checkpoint is not None:
+            checkpoint.keep(lambda: _state(optimizer, pace, watch))
+    if watch.best is not None:
+        optimizer.put(watch.best)
+
+
+@torch.inference_mode()
+def judge(model: Any, rows: Sequence[Encoded], max_tokens: int) -> tuple[float, float]:
+    """The rows' mean loss, and the share of them whose likeliest tokens are the target's at every place: a greedy reply
+    would be the target."""
+    model.eval()
+    lengths = [len(row) for row in rows]
+    losses: list[float] = []
+    right = 0
+    for part in within(sorted(range(len(rows)), key=lambda row: lengths[row]), lengths, max_tokens):
+        batch = pack([rows[row] for row in part], model.device)
+        logits = target_logits(model, batch)
+        losses += row_losses(logits, batch).tolist()
+        wrong = (logits.argmax(-1) != batch.targets).long()
+        missed = torch.zeros(batch.rows, dtype=torch.long, device=wrong.device).index_add(0, batch.row_of, wrong)
+        right += int((missed == 0).sum())
+    return math.fsum(losses) / len(rows), right / len(rows)
+
+
+def _upcoming(lengths: Sequence[int], plan: Plan, done: int) -> Iterator[list[int]]:
+    """The batches that are left after `done` steps."""
+    per_epoch = -(-len(lengths) // plan.batch_size)
+    epoch = done // per_epoch
+    skip = done % per_epoch
+    while done < plan.steps:
+        for batch in batches(lengths, plan.batch_size, seed=plan.seed, epoch=epoch)[skip:]:
+            yield batch
+            done += 1
+            if done >= plan.steps:
+                return
+        epoch, skip = epoch + 1, 0
+
+
+def _begin(optimizer: FlatAdamW, pace: Pace, watch: Watch, checkpoint: Checkpoint | None) -> None:
+    state = checkpoint.read() if checkpoint is not None else None
+    pace.started = time.monotonic()
+    if state is None:
+        return
+    optimizer.load(state["optimizer"])
+    watch.curve = Curve(**state["curve"])
+    watch.load(state["watch"])
+    pace.started -= watch.curve.seconds
+    log.info("training goes on at step %d", watch.curve.steps)
+    pace.shares, pace.timed = dict(state["shares"]), state["timed"]
+
+
+def _state(optimizer: FlatAdamW, pace: Pace, watch: Watch) -> dict[str, Any]:
+    return {
+        "optimizer": optimizer.state(),
+        "curve": watch.curve.state(),
+        "watch": watch.state(),
+        "shares": dict(pace.shares),
+        "timed": pace.timed,
+    }
