@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.core.records import Labelled
+from service.drivers.partitions import WEEK_S, Week
 from service.drivers.store import SqlStore, open_store
 from service.drivers.upgrade import upgrade_store
 
@@ -74,6 +75,8 @@ def fill(url: str, rows: int) -> None:
     values = _VALUES.format(id=request_id, prompt=f"({_PROMPT}){cast}", false=false, tags=f"({_TAGS}){cast}")
     channel = f"CASE WHEN n % {_TAG_EVERY} = 0 THEN 'app' ELSE 'web' END"
     with engine.connect() as connection:
+        if not is_sqlite:
+            _make_weeks(connection, rows)
         indexes = ["ix_captures_alias_at", "ix_captures_alias_labelled_at", "ix_capture_tags_alias_tag_at"]
         made = _drop(connection, indexes, is_sqlite=is_sqlite)
         for start in range(0, rows, _CHUNK):
@@ -96,6 +99,16 @@ def fill(url: str, rows: int) -> None:
     engine.dispose()
 
 
+def _make_weeks(connection: sa.Connection, rows: int) -> None:
+    """The rows' times are seconds from 1970 on, when there are no weeks yet."""
+    connection.exec_driver_sql("DROP TABLE captures_before")
+    for start in range(0, rows, WEEK_S):
+        week = Week(start)
+        connection.exec_driver_sql(
+            f"CREATE TABLE {week.table} PARTITION OF captures FOR VALUES FROM ({week.start}) TO ({week.end})"
+        )
+
+
 def _numbers(start: int, end: int, *, is_sqlite: bool) -> str:
     if not is_sqlite:
         return f"generate_series({start}, {end - 1}) AS numbers(n)"
@@ -114,7 +127,8 @@ def _drop(connection: sa.Connection, indexes: Sequence[str], *, is_sqlite: bool)
         connection.exec_driver_sql(faster)
     made = []
     for name in indexes:
-        made.append(str(connection.exec_driver_sql(f"{source} WHERE {column} = '{name}'").scalar_one()))
+        definition = str(connection.exec_driver_sql(f"{source} WHERE {column} = '{name}'").scalar_one())
+        made.append(definition.replace(" ON ONLY ", " ON "))
         connection.exec_driver_sql(f"DROP INDEX {name}")
     connection.commit()
     return made

@@ -32,10 +32,11 @@ def vllm_server(
     environment: Mapping[str, str] | None = None,
     start_s: float = 180,
     rank: int = 16,
+    port: int = 0,
 ) -> Iterator[str]:
-    """Yield the URL of a healthy vLLM that serves `model` as `base` and each adapter by its name."""
+    """Yield the URL of a healthy vLLM that serves `model` as `base` and each adapter by its name; port 0: any free."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("127.0.0.1", port))
         port = probe.getsockname()[1]
     lora = ["--enable-lora", f"--max-lora-rank={rank}", f"--max-loras={len(adapters)}", "--lora-modules"]
     lora += [f"{name}={path}" for name, path in adapters.items()]

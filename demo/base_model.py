@@ -18,7 +18,7 @@ from demo.corpus import Split, taught
 from demo.evaluation import Report, evaluate
 from demo.tokenizer import train_tokenizer
 
-SECONDS = 115.0
+SECONDS = 240.0
 """What training may take, beside the seconds that the tokenizer takes."""
 
 TOKENIZER_EXAMPLES = 8000

@@ -110,6 +110,7 @@ class Registry(Protocol):
         `lock` locks out what was champion. LockedOut where the previous one is: no cycle is open, and it was left for
         its faults.
         With an open cycle that has not promoted yet, only that cycle ends and the champion stays.
+        A controller's own (`fence` is given) counts as a failure.
         Raises Conflict when there is neither an open cycle nor a previous adapter.
         """
 
@@ -190,6 +191,13 @@ class Erasures(Protocol):
         """Delete feedback and shadow replies up to `before` whose request is not there. Returns how many."""
 
 
+class Partitions(Protocol):
+    """Where captures lie."""
+
+    async def tend_partitions(self, *, now: float) -> None:
+        """Make room for the captures of the next weeks, and give back that of weeks that are empty and over."""
+
+
 class Imports(Protocol):
     """Examples that people import."""
 
@@ -237,6 +245,7 @@ class Cycles(Protocol):
         """Move the cycle on from exactly `cycle.state` and write the event; merge `evidence` into the cycle's.
 
         A cycle that ends, by this or by a rollback, takes its unfinished jobs with it: they are cancelled.
+        One that ends otherwise than as `done` counts, in the same transaction, as one of its alias's failures in a row.
         Raises IllegalTransition where the table has no such step, and Conflict when the cycle has moved meanwhile.
         """
 
@@ -348,7 +357,7 @@ class Access(Protocol):
         """
 
 
-class Store(Registry, Traffic, Erasures, Imports, Cycles, AuditLog, Jobs, Access, Protocol):
+class Store(Registry, Traffic, Erasures, Partitions, Imports, Cycles, AuditLog, Jobs, Access, Protocol):
     """Everything the loop knows."""
 
     async def ping(self) -> None:

@@ -78,7 +78,8 @@ async def play_trimtab(folder: Path, rate: float, port: int) -> Recovery:
     model = await asyncio.to_thread(ensure_base_model, CACHE, lambda _share, _line: None)
     config = write_stage(folder, model, golden_set(SEED), port=port)
     url = f"http://127.0.0.1:{port}"
-    plot = Plot(ALIAS, 300, 100, judged=CALM, novel_ratio=NOVEL_RATIO, patience_s=PATIENCE_S)
+    # Longer than the reference takes: the first requests after a start are slow, and no measure of idle.
+    plot = Plot(ALIAS, 700, 100, judged=CALM, novel_ratio=NOVEL_RATIO, patience_s=PATIENCE_S)
     async with running(config, url):
         player = Player(
             url, ALIAS, support_desk, rate=rate, feedback_ratio=FEEDBACK_RATIO, max_tokens=MAX_TOKENS, seed=SEED

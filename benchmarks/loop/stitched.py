@@ -80,10 +80,10 @@ class Engine:
 
     async def serve(self, adapter: Path | None) -> None:
         await self.stop()
-        flags = ("--max-lora-rank=16", f"--port={self.port}")
-        name = ("--served-model-name=base",) if adapter else (f"--served-model-name={MODEL}",)
+        name = () if adapter else (f"--served-model-name={MODEL}",)
         adapters = {MODEL: adapter} if adapter else {}
-        self._running = vllm_server(self._model, adapters, self._folder / "vllm.log", flags=(*flags, *name))
+        log = self._folder / "vllm.log"
+        self._running = vllm_server(self._model, adapters, log, flags=name, port=self.port)
         await asyncio.to_thread(self._running.__enter__)
 
     async def stop(self) -> None:

@@ -254,9 +254,6 @@ class Reconciler:
             case steps.RollBack(reason):
                 alias = await store.rollback(alias.name, actor=ACTOR, reason=reason, now=now, lock=True, fence=lease)
                 reach(Failpoint.ROLLED_BACK)
-                alias = await store.set_health(
-                    alias.name, failures=alias.failures + 1, latched=alias.latched, now=now, fence=lease
-                )
                 self._gauges.rolled_back(alias.name)
                 self._gauges.closed(alias.name, CycleState.ROLLED_BACK)
                 cycle = await store.cycle(cycle.id)
@@ -349,12 +346,8 @@ class Reconciler:
             reach(Failpoint.CANDIDATE_CLEARED)
         cycle = await self._store.advance(cycle, to, reason=reason, now=now, evidence=_verdict(cycle), fence=lease)
         reach(Failpoint.CYCLE_CLOSED)
-        if to is not CycleState.DONE:
-            alias = await self._store.set_health(
-                alias.name, failures=alias.failures + 1, latched=alias.latched, now=now, fence=lease
-            )
         self._gauges.closed(alias.name, to)
-        return alias, cycle
+        return await self._store.alias(alias.name), cycle
 
 
 def _verdict(cycle: Cycle) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from service.core.cycle import TERMINAL, CycleState, Trigger, check_transition
 from service.core.errors import Conflict, NotFound
 from service.core.records import Cycle, DriftCheck, DriftReference, Lease
+from service.drivers.alias_rows import lock_alias, set_alias_health
 from service.drivers.audit import record_event
 from service.drivers.database import Database
 from service.drivers.jobs import cancel_unfinished
@@ -48,18 +49,25 @@ class SqlCycles:
         evidence: Mapping[str, Any] | None = None, candidate: str | None = None, job_id: str | None = None,
         fence: Lease | None = None,
     ) -> Cycle:  # fmt: skip
-        """A cycle that ends takes its unfinished jobs with it."""
+        """A cycle that ends takes its unfinished jobs with it; one that ends badly counts as its alias's failure."""
         check_transition(cycle.state, to)
+        ends_badly = to in TERMINAL and to is not CycleState.DONE
         async with self._db.write(fence) as connection:
+            alias = await lock_alias(connection, cycle.alias) if ends_badly else None
             current = await _locked(connection, cycle.id)
             if current.state is not cycle.state:
                 raise Conflict(
                     f"The cycle {cycle.id!r} is {current.state}, not {cycle.state} any more; read it and decide again."
                 )
-            return await move_cycle(
+            moved = await move_cycle(
                 connection, current, to, reason=reason, now=now, actor=actor, evidence=evidence or {},
                 candidate=candidate, job_id=job_id,
             )  # fmt: skip
+            if alias is not None:
+                await set_alias_health(
+                    connection, alias.name, failures=alias.failures + 1, latched=alias.latched, actor=actor, now=now
+                )
+            return moved
 
     async def note_evidence(
         self, cycle: Cycle, evidence: Mapping[str, Any], *, now: float, fence: Lease | None = None

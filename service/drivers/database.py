@@ -128,8 +128,8 @@ class Database:
     """One engine; `read` gives a snapshot, `write` a transaction that commits whole or not at all."""
 
     def __init__(self, url: URL) -> None:
-        self._is_sqlite = url.drivername == SQLITE
-        if self._is_sqlite:
+        self.is_sqlite = url.drivername == SQLITE
+        if self.is_sqlite:
             engine = create_async_engine(
                 url, json_serializer=dump_json, json_deserializer=msgspec.json.decode, pool_size=4, max_overflow=4
             )
@@ -150,7 +150,7 @@ class Database:
         self._bulk: dict[str, BulkInsert] = {}
         self._writer = engine.execution_options(**{_WRITES: True})
         # SQLite's own wait for its write lock is a poll with growing pauses; in this process we queue instead.
-        self._turn: AbstractAsyncContextManager[Any] = asyncio.Lock() if self._is_sqlite else nullcontext()
+        self._turn: AbstractAsyncContextManager[Any] = asyncio.Lock() if self.is_sqlite else nullcontext()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -173,7 +173,7 @@ class Database:
 
     def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
         """An INSERT that knows ON CONFLICT."""
-        return sqlite.insert(table) if self._is_sqlite else postgresql.insert(table)
+        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
     def bulk_insert(self, table: Table, columns: Sequence[Column[Any]]) -> BulkInsert:
         """The statement that adds records with these columns; made once."""
@@ -185,7 +185,7 @@ class Database:
 
     def among(self, column: Column[str], values: Sequence[str]) -> ColumnElement[bool]:
         """Whether the column is one of many values, which are one parameter and not as many."""
-        if self._is_sqlite:
+        if self.is_sqlite:
             return column.in_(select(func.json_each(dump_json(values)).table_valued("value").c.value))
         return column == any_(literal(list(values), postgresql.ARRAY(String)))
 
@@ -196,12 +196,12 @@ class Database:
 
     async def note_adder(self, connection: AsyncConnection) -> None:
         """Until this transaction ends, `wait_for_adders` waits for it. (SQLite has one writer at a time anyway.)"""
-        if not self._is_sqlite:
+        if not self.is_sqlite:
             await connection.execute(select(func.pg_advisory_xact_lock_shared(_ADDERS_LOCK)))
 
     async def wait_for_adders(self, connection: AsyncConnection) -> None:
         """Return once every transaction that adds traffic has ended; new ones wait for the end of this one."""
-        if not self._is_sqlite:
+        if not self.is_sqlite:
             await connection.execute(select(func.pg_advisory_xact_lock(_ADDERS_LOCK)))
 
     async def close(self) -> None:

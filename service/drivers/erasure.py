@@ -14,7 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from service.core.records import Erased, Seen
 from service.drivers.audit import record_event
 from service.drivers.database import Database, batches
-from service.drivers.schema import captures, drift_checks, erasures, feedback, imported_rows, shadow_replies
+from service.drivers.schema import (
+    capture_tags,
+    captures,
+    drift_checks,
+    erasures,
+    feedback,
+    imported_rows,
+    shadow_replies,
+)
 
 _KEY = literal("key:")
 _ABOUT_REQUESTS = (feedback, shadow_replies)
@@ -106,6 +114,7 @@ async def forget(db: Database, connection: AsyncConnection, request_ids: Sequenc
     told, shadows = [
         await _delete(connection, table, db.among(table.c.request_id, request_ids)) for table in _ABOUT_REQUESTS
     ]
+    await _delete(connection, capture_tags, db.among(capture_tags.c.request_id, request_ids))
     rows = await _delete(connection, captures, db.among(captures.c.request_id, request_ids))
     rows += await _delete(connection, imported_rows, db.among(imported_rows.c.id, request_ids))
     return rows, told, shadows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import delete, or_, select, update
@@ -14,13 +14,11 @@ from service.core.names import BASE, check_alias
 from service.core.records import Adapter, Alias, Cycle, EngineView, Lease
 from service.core.routing import RoutingTable
 from service.drivers import schema
+from service.drivers.alias_rows import SYSTEM, change_alias, lock_alias, read_alias, set_alias_health
 from service.drivers.audit import record_event
 from service.drivers.cycles import move_cycle, open_cycle_of
 from service.drivers.database import Database
-from service.drivers.notices import notify_routing
 from service.drivers.schema import adapters, aliases, cycles, engines, record_values
-
-_SYSTEM = "trimtab"
 
 
 class SqlRegistry:
@@ -35,14 +33,14 @@ class SqlRegistry:
             await _check_adapter(connection, champion)
             if await self._db.add(connection, aliases, values):
                 await record_event(
-                    connection, "alias.created", actor=_SYSTEM, message=f"{name!r} serves {champion!r}.", now=now,
+                    connection, "alias.created", actor=SYSTEM, message=f"{name!r} serves {champion!r}.", now=now,
                     alias=name, evidence={"champion": champion},
                 )  # fmt: skip
-            return await _alias(connection, name)
+            return await read_alias(connection, name)
 
     async def alias(self, name: str) -> Alias:
         async with self._db.read() as connection:
-            return await _alias(connection, name)
+            return await read_alias(connection, name)
 
     async def aliases(self) -> Sequence[Alias]:
         async with self._db.read() as connection:
@@ -53,7 +51,7 @@ class SqlRegistry:
         async with self._db.write() as connection:
             if await self._db.add(connection, adapters, record_values(adapters, adapter)):
                 await record_event(
-                    connection, "adapter.added", actor=_SYSTEM, message=f"{adapter.name!r} is registered.",
+                    connection, "adapter.added", actor=SYSTEM, message=f"{adapter.name!r} is registered.",
                     now=adapter.created_at, alias=adapter.alias, cycle_id=adapter.cycle_id,
                     evidence={"adapter": adapter.name, "digest": adapter.digest, "base_digest": adapter.base_digest},
                 )  # fmt: skip
@@ -94,14 +92,14 @@ class SqlRegistry:
         """What already is so stays as it is. NotFound for an adapter that nobody registered."""
         ratio, canary = (mirror_ratio, canary_ratio) if candidate else (0.0, 0.0)
         async with self._db.write(fence) as connection:
-            current = await _locked(connection, alias)
+            current = await lock_alias(connection, alias)
             if (current.candidate, current.mirror_ratio, current.canary_ratio) == (candidate, ratio, canary):
                 return current
             await _check_adapter(connection, candidate)
             told = f"{candidate!r} answers {ratio:.0%} in shadow." if candidate else "No adapter is in shadow."
             told += f" {canary:.0%} of the clients get its replies." if canary else ""
-            return await _change(
-                connection, alias, "alias.candidate", actor=fence.name if fence else _SYSTEM, message=told, now=now,
+            return await change_alias(
+                connection, alias, "alias.candidate", actor=fence.name if fence else SYSTEM, message=told, now=now,
                 evidence={"candidate": candidate, "mirror_ratio": ratio, "canary_ratio": canary},
                 values={"candidate": candidate, "mirror_ratio": ratio, "canary_ratio": canary},
             )  # fmt: skip
@@ -116,7 +114,7 @@ class SqlRegistry:
         somebody rolled it back meanwhile.
         """
         async with self._db.write(fence) as connection:
-            current = await _locked(connection, alias)
+            current = await lock_alias(connection, alias)
             if current.champion == adapter:
                 return current
             if fence is not None and current.candidate != adapter:
@@ -131,7 +129,7 @@ class SqlRegistry:
             cycle = await open_cycle_of(connection, alias)
             reverse = current.champion if reverse_ratio > 0.0 else None
             evidence = {"champion": adapter, "previous": current.champion}
-            return await _change(
+            return await change_alias(
                 connection, alias, "alias.promoted", actor=actor, message=reason, now=now,
                 evidence=evidence | ({"forced": why} if why else {}),
                 cycle_id=cycle.id if cycle and cycle.candidate == adapter else None,
@@ -145,11 +143,13 @@ class SqlRegistry:
         self, alias: str, *, actor: str, reason: str, now: float, lock: bool = False, fence: Lease | None = None
     ) -> Alias:
         async with self._db.write(fence) as connection:
-            current = await _locked(connection, alias)
+            current = await lock_alias(connection, alias)
             cycle = await open_cycle_of(connection, alias)
             if cycle is None and current.previous is None:
                 raise Conflict(f"{alias!r} has neither an open cycle nor a previous adapter to roll back to.")
             values: dict[str, Any] = {"candidate": None, "mirror_ratio": 0.0, "canary_ratio": 0.0}
+            if fence is not None:
+                values["failures"] = current.failures + 1
             if current.previous is not None and _has_promoted(cycle, current):
                 if (why := await _why_locked(connection, current.previous)) is not None:
                     raise LockedOut(
@@ -166,7 +166,7 @@ class SqlRegistry:
                     connection, cycle, CycleState.ROLLED_BACK, reason=reason, now=now, actor=actor,
                     evidence={"rollback": evidence},
                 )  # fmt: skip
-            return await _change(
+            return await change_alias(
                 connection, alias, "alias.rolled_back", actor=actor, message=reason, now=now,
                 evidence=evidence, values=values, cycle_id=cycle.id if cycle else None,
             )  # fmt: skip
@@ -175,15 +175,11 @@ class SqlRegistry:
         self, alias: str, *, failures: int, latched: bool, now: float, fence: Lease | None = None
     ) -> Alias:
         async with self._db.write(fence) as connection:
-            current = await _locked(connection, alias)
+            current = await lock_alias(connection, alias)
             if (current.failures, current.latched) == (failures, latched):
                 return current
-            told = f"{failures} failures in a row" + ("; latched until a person clears it." if latched else ".")
-            values = {"failures": failures, "latched": latched}
-            return await _change(
-                connection, alias, "alias.health", actor=fence.name if fence else _SYSTEM, message=told, now=now,
-                evidence=values, values=values,
-            )  # fmt: skip
+            actor = fence.name if fence else SYSTEM
+            return await set_alias_health(connection, alias, failures=failures, latched=latched, actor=actor, now=now)
 
     async def report_engines(self, engines: Sequence[EngineView], *, fence: Lease | None = None) -> None:
         table = schema.engines
@@ -218,20 +214,6 @@ def _has_promoted(cycle: Cycle | None, alias: Alias) -> bool:
 
 def _engine_view(values: dict[str, Any]) -> EngineView:
     return EngineView(**values | {"resident": frozenset(values["resident"])})
-
-
-async def _alias(connection: AsyncConnection, name: str, *, lock: bool = False) -> Alias:
-    query = select(aliases).where(aliases.c.name == name)
-    if lock:
-        query = query.with_for_update(key_share=True)
-    row = (await connection.execute(query)).one_or_none()
-    if row is None:
-        raise NotFound(f"There is no alias {name!r}; `trimtab aliases` lists those there are.", param="alias")
-    return Alias(**row._asdict())
-
-
-async def _locked(connection: AsyncConnection, name: str) -> Alias:
-    return await _alias(connection, name, lock=True)
 
 
 async def _adapter(connection: AsyncConnection, name: str, *, lock: bool = False, keep: bool = False) -> Adapter:
@@ -270,21 +252,3 @@ async def _user(connection: AsyncConnection, adapter: str) -> str | None:
     if (cycle := (await connection.execute(proving.limit(1))).scalar_one_or_none()) is not None:
         return f"the open cycle {cycle!r} is proving it"
     return None
-
-
-async def _change(
-    connection: AsyncConnection, alias: str, kind: str, *, actor: str, message: str, now: float,
-    evidence: Mapping[str, Any], values: Mapping[str, Any], cycle_id: str | None = None,
-) -> Alias:  # fmt: skip
-    changed = (
-        update(aliases)
-        .where(aliases.c.name == alias)
-        .values(**values, version=aliases.c.version + 1, updated_at=now)
-        .returning(aliases)
-    )
-    row = (await connection.execute(changed)).one()
-    await notify_routing(connection)
-    await record_event(
-        connection, kind, actor=actor, message=message, now=now, alias=alias, cycle_id=cycle_id, evidence=evidence
-    )
-    return Alias(**row._asdict())

@@ -120,17 +120,15 @@ captures = Table(
     Index("ix_captures_alias_at", "alias", "at", "request_id"),
     Index("ix_captures_alias_labelled_at", "alias", "labelled", "at", "request_id"),
 )
-"""`feedback_id` is the request's latest feedback; `labelled`: that feedback has a target or a rating."""
+"""`feedback_id` is the request's latest feedback; `labelled`: that feedback has a target or a rating.
+
+PostgreSQL keeps it in a table a week by `at`, and so with the key (request_id, at); see partitions.py.
+"""
 
 capture_tags = Table(
     "capture_tags",
     metadata,
-    Column(
-        "request_id",
-        String,
-        ForeignKey("captures.request_id", name="fk_capture_tags_capture", ondelete="CASCADE"),
-        primary_key=True,
-    ),
+    Column("request_id", String, primary_key=True),
     Column("key", String, primary_key=True),
     Column("value", String, nullable=False),
     Column("alias", String, nullable=False),

@@ -17,6 +17,7 @@ from service.drivers.database import Database, parse_url
 from service.drivers.erasure import SqlErasure
 from service.drivers.imported import SqlImports
 from service.drivers.jobs import SqlJobs
+from service.drivers.partitions import SqlPartitions
 from service.drivers.registry import SqlRegistry
 from service.drivers.traffic import SqlTraffic
 from service.drivers.upgrade import check_version, upgrade_store
@@ -52,7 +53,7 @@ def _all_uncut(kind: type[S]) -> type[S]:
 
 
 @_all_uncut
-class SqlStore(SqlRegistry, SqlTraffic, SqlErasure, SqlImports, SqlCycles, SqlAudit, SqlJobs, SqlAccess):
+class SqlStore(SqlRegistry, SqlTraffic, SqlErasure, SqlPartitions, SqlImports, SqlCycles, SqlAudit, SqlJobs, SqlAccess):
     """`service.ports.Store` over SQLite or PostgreSQL."""
 
     def __init__(self, database: Database) -> None:

@@ -95,7 +95,8 @@ class Model:
         if cycle_id is not None:
             self._move(cycle_id, CycleState.ROLLED_BACK)
         back = {"champion": row.previous, "previous": row.champion} if flipped and row.previous is not None else {}
-        self._change(alias, candidate=None, mirror_ratio=0.0, **back)
+        failures = row.failures + (fence is not None)
+        self._change(alias, candidate=None, mirror_ratio=0.0, failures=failures, **back)
 
     def set_health(self, alias: str, *, failures: int, latched: bool, fence: Lease | None, **_: Any) -> None:
         self._check(fence)
@@ -120,6 +121,8 @@ class Model:
         if self.cycles[seen.id].state is not seen.state:
             raise Conflict("")
         self._move(seen.id, to, candidate=candidate, job_id=job_id)
+        if to in TERMINAL and to is not CycleState.DONE:
+            self._change(seen.alias, failures=self.aliases[seen.alias].failures + 1)
 
     def enqueue(self, job: Job, *, fence: Lease | None) -> None:
         self._check(fence)

@@ -49,6 +49,7 @@ OTHERS = {
     "erase": "by people",
     "expire": "by age and number alone: whoever does it twice changes nothing",
     "expire_strays": "as expire",
+    "tend_partitions": "by the clock alone: whoever does it twice changes nothing",
     "revoke_key": "by people",
     "claim": "by jobs: the holder is the fence",
     "report": "by jobs: the holder is the fence",

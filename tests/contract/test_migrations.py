@@ -46,7 +46,7 @@ def constraints(engine: sa.Engine) -> dict[str, Any]:
                    for index in inspector.get_indexes(table)),
         )
         for table in inspector.get_table_names()
-        if table != "alembic_version"
+        if table != "alembic_version" and not _is_partition(table)
     }  # fmt: skip
 
 
@@ -58,6 +58,10 @@ def _default_differs(_context: Any, _inspected: Any, column: sa.Column[Any], *de
     return inspected != declared
 
 
+def _is_partition(table: str | None) -> bool:
+    return table is not None and table.startswith("captures_")
+
+
 def _where(index: Any) -> list[str]:
     return sorted(f"{key}: {value}" for key, value in index["dialect_options"].items())
 
@@ -67,7 +71,12 @@ def test_migrations_build_the_declared_schema(empty_url: str, tmp_path: Path) ->
     engine = sync_engine(empty_url)
     with engine.connect() as connection:
         context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "compare_server_default": _default_differs}
+            connection,
+            opts={
+                "compare_type": True,
+                "compare_server_default": _default_differs,
+                "include_name": lambda name, kind, _parents: kind != "table" or not _is_partition(name),
+            },
         )
         assert compare_metadata(context, metadata) == []
     migrated = constraints(engine)
@@ -102,7 +111,7 @@ def test_processes_may_migrate_at_once(empty_url: str) -> None:
         list(pool.map(upgrade_store, [empty_url] * 4))
     engine = sync_engine(empty_url)
     with engine.connect() as connection:
-        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).all() == [("0030",)]
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).all() == [("0040",)]
     engine.dispose()
 
 
@@ -129,7 +138,7 @@ async def test_a_store_without_its_schema_says_what_to_do(empty_url: str, tmp_pa
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    with pytest.raises(ConfigError, match="has schema 9999, this version needs 0030"):
+    with pytest.raises(ConfigError, match="has schema 9999, this version needs 0040"):
         await open_store(empty_url)
 
 

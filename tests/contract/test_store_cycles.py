@@ -114,6 +114,21 @@ async def test_a_cycle_that_ends_takes_its_jobs_with_it(store: SqlStore) -> None
     assert [(await store.job(one)).status for one in ("j1", "j2")] == [JobStatus.CANCELLED, JobStatus.FAILED]
 
 
+async def test_a_cycle_that_ends_badly_counts_with_its_end_and_a_person_s_rollback_does_not(open_one) -> None:  # type: ignore[no-untyped-def]
+    store = await open_one()
+    lease = await store.acquire("controller", "me", ttl_s=60.0, now=1.0)
+    for number, end in enumerate((CycleState.FAILED, CycleState.ROLLED_BACK), 1):
+        await store.advance(await opened(store, f"c{number}"), end, reason="broken", now=11.0, fence=lease)
+        assert (await store.alias("support")).failures == number
+    await opened(store, "c3")
+    await store.rollback("support", actor="ada", reason="enough", now=12.0)
+    assert (await store.alias("support")).failures == 2
+    await opened(store, "c4")
+    assert (await store.rollback("support", actor="me", reason="worse", now=13.0, fence=lease)).failures == 3
+    told = [event.message for event in await store.events("support", kinds=["alias.health"])]
+    assert told == ["2 failures in a row.", "1 failures in a row."]
+
+
 async def test_evidence_is_noted_without_a_move(store: SqlStore) -> None:
     cycle = await opened(store)
     await store.note_evidence(cycle, {"shadow": {"pairs": 3}}, now=11.0)

@@ -286,7 +286,7 @@ async def test_the_calendar_opens_cycles_within_the_days_budget(world: World) ->
         if await world.tick(200.0) is CycleState.OPEN:
             (cycle, *_) = await world.store.cycles("support")
             opened.append(cycle.trigger)
-            await world.store.advance(cycle, CycleState.FAILED, reason="test", now=world.clock.time)
+            await world.store.rollback("support", actor="ann", reason="test", now=world.clock.time)
     assert opened == [Trigger.SCHEDULE] * 2
     await world.shadow(5)
     assert await world.tick(86_400.0) is CycleState.OPEN
