@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,13 @@ from retrain_jobs.manifest import PACKAGES, code_version, package_versions
 from retrain_jobs.privacy import scrub
 from retrain_jobs.work import Work
 from service.core.errors import BadRequest, Conflict, NotFound
+from service.core.progress import told
 from service.core.records import JobPhase
 from service.drivers.adapter_files import adapter_digest, read_adapter
 from service.drivers.base_model import base_digest
 from service.ports import Store
 from service.settings import Settings
+from service.terminal import StatusLine
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +117,8 @@ async def make_again(store: Store, settings: Settings, recorded: Recorded, out: 
     differences = recorded.differences()
     for difference in differences:
         log.warning("not as it was: %s", difference)
-    with tempfile.TemporaryDirectory(prefix="trimtab-again-") as scratch:
-        folder = _train(settings, recorded, dataset, Path(scratch))
+    with tempfile.TemporaryDirectory(prefix="trimtab-again-") as scratch, closing(StatusLine(sys.stderr)) as status:
+        folder = _train(settings, recorded, dataset, Path(scratch), status)
         files = read_adapter(folder)
     if out is not None:
         _keep(files, out)
@@ -127,23 +131,23 @@ def _keep(files: Mapping[str, bytes], out: Path) -> None:
         (out / name).write_bytes(data)
 
 
-def _train(settings: Settings, recorded: Recorded, dataset: Dataset, scratch: Path) -> Path:
+def _train(settings: Settings, recorded: Recorded, dataset: Dataset, scratch: Path, status: StatusLine) -> Path:
     from retrain_jobs.base import load_base
     from retrain_jobs.candidate import fit
     from retrain_jobs.recipes import sft_lora
 
-    told = recorded.settings(settings)
+    own = recorded.settings(settings)
     content = recorded.content
     config = sft_lora.Config.model_validate(content["recipe"])
     work = Work(
-        told, recorded.alias, content["job"], dataset, (), None, Options.of(told.retrain), scratch, recorded.threads
+        own, recorded.alias, content["job"], dataset, (), None, Options.of(own.retrain), scratch, recorded.threads
     )
     base = load_base(settings.model, threads=recorded.threads, max_length=config.max_length)
-    return fit(work, base, config, _log_progress, pace=content["pace"]).folder
 
+    def report(phase: JobPhase, share: float, **detail: Any) -> None:
+        status(f"{phase} {share:.0%}: {told(detail)}")
 
-def _log_progress(phase: JobPhase, share: float, **detail: Any) -> None:
-    log.info("%s %.0f%% %s", phase, 100 * share, detail)
+    return fit(work, base, config, report, pace=content["pace"]).folder
 
 
 async def _rows(store: Store, recorded: Mapping[str, Any]) -> Dataset:
