@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from retrain_jobs.recipes import sft_lora
 from retrain_jobs.recipes.checkpoint import Checkpoint
 from retrain_jobs.recipes.watch import Curve
 from retrain_jobs.score import summary
+from retrain_jobs.tasks import draw_of
 from retrain_jobs.work import Made, Report, Work
 from service.core.records import JobPhase
 from service.drivers.base_model import base_digest
@@ -91,15 +92,20 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
 def fit(work: Work, base: Base, config: sft_lora.Config, report: Report, *, pace: Sequence[float] = ()) -> Trained:
     """Encode, train and save; with the `pace` of an earlier training it repeats that one."""
     rows = (*work.dataset.train, *work.dataset.heldout)
-    tokens = {row.request_id: encode(base, row.messages(), row.target) for row in rows}
+    tokens = {
+        row.request_id: encode(base, row.messages(), row.target) for row in (*rows, *work.dataset.variants)
+    }  # fmt: skip
     dataset = without(work.dataset, [row for row in rows if tokens[row.request_id] is None], Reason.TOO_LONG)
+    dataset = replace(dataset, variants=tuple(row for row in dataset.variants if tokens[row.request_id] is not None))
     require_enough(dataset, work.options)
     base_id = base_digest(work.settings.model)
     checkpoint = _checkpoint(work, dataset, base_id, config)
+    knobs = work.settings.retrain
+    learned = (*dataset.train, *dataset.variants)
     model, curve = sft_lora.train(
-        base, _fitting(dataset.train, tokens), _fitting(dataset.heldout, tokens), work.settings.retrain, config,
+        base, _fitting(learned, tokens), _fitting(dataset.heldout, tokens), knobs, config,
         work.scratch, lambda share, detail: report(JobPhase.TRAINING, share, **detail), pace=pace,
-        checkpoint=checkpoint,
+        checkpoint=checkpoint, draw=draw_of(learned, knobs.task_temperature, knobs.seed),
     )  # fmt: skip
     folder = save_adapter(model, work.scratch / "adapter", base_name=f"sha256:{base_id}")
     return Trained(model, base, base_id, config, dataset, tokens, curve, folder)

@@ -49,6 +49,12 @@ class Recipe(StrEnum):
     SFT_LORA = "sft_lora"
 
 
+class Augment(StrEnum):
+    TYPOS = "typos"
+    CASING = "casing"
+    TEMPLATES = "templates"
+
+
 class PromotionMode(StrEnum):
     AUTO = "auto"
     APPROVE = "approve"
@@ -219,6 +225,10 @@ class RetrainSettings(Group):
     max_source_ratio: Ratio = Field(0.5, description="share of the training set that one user or key may make up")
     max_key_ratio: Ratio = Field(1.0, description="share of the training set that requests with one key may make up")
     check_labels: bool = Field(True, description="leave out labels that all else speaks against, and planted phrases")
+    task_temperature: float = Field(
+        1.0, ge=1.0, le=100.0, description="tasks (system prompts) are drawn by size ** (1 / this); 1: as they come"
+    )
+    augment: tuple[Augment, ...] = Field((), description="training rows in other wordings too, one each")
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
     dropout: Ratio = Field(0.0, description="of the LoRA's inputs; costs a quarter of a CPU's step")
