@@ -27,6 +27,7 @@ from retrain_jobs.recipes.checkpoint import Checkpoint
 from retrain_jobs.recipes.watch import Curve
 from retrain_jobs.score import summary
 from retrain_jobs.tasks import draw_of
+from retrain_jobs.trials import searched
 from retrain_jobs.work import Made, Report, Work
 from service.core.records import JobPhase
 from service.drivers.base_model import base_digest
@@ -56,7 +57,15 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
     config = sft_lora.Config.model_validate(yaml.safe_load(CONFIG.read_text("utf-8")))
     base = load_base(work.settings.model, threads=work.threads, max_length=config.max_length)
     seconds = {"import": imported_s, "load": clock.lap()}
-    made = fit(work, base, config, report)
+    searching: Mapping[str, Any] = {}
+    knobs = work.settings.retrain
+    before = knobs.search_s / (knobs.search_s + knobs.max_seconds)
+    if knobs.search_s:
+        work, searching = searched(
+            work, base, config, lambda share, doing: report(JobPhase.TRAINING, before * share, doing=doing)
+        )
+        seconds["search"] = clock.lap()
+    made = fit(work, base, config, _After(report, before))
     seconds["train"] = clock.lap()
     evaluation, questions = evaluate(
         made.model, base, work.champion, items_of(base, made.dataset.heldout, made.tokens, work.golden),
@@ -84,6 +93,7 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
             base_digest=made.base_digest,
             threads=work.threads,
             pace=made.curve.pace,
+            search=searching,
         ),
         questions,
     )
@@ -121,6 +131,17 @@ def _checkpoint(work: Work, dataset: Dataset, base_id: str, config: sft_lora.Con
     )  # fmt: skip
     key = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     return Checkpoint(work.checkpoint, key, work.settings.retrain.checkpoint_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _After:
+    """Training's progress, of which the share `before` (0..1) was gone when it began."""
+
+    report: Report
+    before: float
+
+    def __call__(self, phase: JobPhase, share: float, **detail: Any) -> None:
+        self.report(phase, self.before + (1.0 - self.before) * share, **detail)
 
 
 class _Clock:

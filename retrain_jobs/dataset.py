@@ -126,7 +126,7 @@ def build(new: Sequence[Row], replay: Sequence[Row], golden: Sequence[GoldenItem
     ranked = sorted(rows, key=lambda row: _rank(row, options.seed))
     rows = _apart_from(rows, beyond_share(rows, options.key_ratio, ranked, key), Reason.KEY_CAP, dropped)
     rows = _mix(rows, options, dropped)
-    train, heldout = _split(rows, options.holdout_ratio)
+    train, heldout = split(rows, options.holdout_ratio)
     index = NearIndex(prompt_text(row.prompt) for row in train)
     apart = [row for row in heldout if prompt_text(row.prompt) not in index]
     dropped[Reason.HELDOUT_NEAR_DUPLICATE] += len(heldout) - len(apart)
@@ -288,7 +288,7 @@ def _sample(rows: Sequence[Example], size: int, seed: int) -> list[Example]:
     return [row for _, _, row in sorted(placed, key=lambda entry: entry[:2])[:size]]
 
 
-def _split(rows: Sequence[Example], holdout_ratio: float) -> tuple[list[Example], list[Example]]:
+def split(rows: Sequence[Example], holdout_ratio: float) -> tuple[list[Example], list[Example]]:
     """The newest share of each slice's strata is held out: the candidate will meet what comes after, too."""
     train: list[Example] = []
     heldout: list[Example] = []

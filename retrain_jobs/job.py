@@ -16,6 +16,7 @@ from retrain_jobs.lease import JobStopped, Lease, hold
 from retrain_jobs.limits import ran_out
 from retrain_jobs.selection import selection
 from retrain_jobs.served import Question, ask_served
+from retrain_jobs.tracking import track
 from retrain_jobs.unfinished import checkpoint_path, clear_checkpoints, forget
 from retrain_jobs.work import Made, Work
 from service.core.errors import ConfigError, StaleWrite, TrimtabError
@@ -118,7 +119,7 @@ def one_line(error: Exception) -> str:
 async def _work(
     store: Store, blobs: Blobs, settings: Settings, lease: Lease, threads: int, clock: Callable[[], float]
 ) -> Adapter:
-    spec, knobs = Spec.of(lease.job), settings.retrain
+    spec, knobs, began = Spec.of(lease.job), settings.retrain, clock()
     _check(settings)
     lease.report(JobPhase.DATASET, SHARES[JobPhase.DATASET])
     options = Options.of(knobs)
@@ -159,6 +160,8 @@ async def _work(
     await store.finish(lease.job.id, lease.holder, result=result, now=clock())
     forget(settings, lease.job.id)
     reach(Failpoint.JOB_FINISHED)
+    if knobs.mlflow_url is not None:
+        await track(knobs.mlflow_url, lease.job, result, began=began, now=clock())
     return adapter
 
 

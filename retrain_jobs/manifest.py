@@ -33,8 +33,12 @@ def manifest(
     base_digest: str,
     threads: int,
     pace: Sequence[float] = (),
+    search: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The record behind one adapter, as JSON; equal inputs give an equal record."""
+    """The record behind one adapter, as JSON; equal inputs give an equal record.
+
+    `search` tells how the settings were chosen, which a repetition need not do again.
+    """
     return {
         "dataset": {
             "digest": dataset.digest,
@@ -54,6 +58,7 @@ def manifest(
         "base_digest": base_digest,
         "threads": threads,
         "pace": list(pace),
+        "search": dict(search or {}),
         "code": code_version(),
         "packages": package_versions(),
     }

@@ -236,6 +236,7 @@ class RetrainSettings(Group):
     epochs: float = Field(8.0, gt=0)
     batch_size: int = Field(16, ge=1)
     max_seconds: Seconds = 90.0
+    search_s: float = Field(0.0, ge=0, description="for trials of learning rate, rank and dropout before; 0: none")
     patience: int = Field(3, ge=1, description="evaluations without a better held-out result before training stops")
     holdout_ratio: Ratio = 0.2
     served_rows: int = Field(48, ge=0, description="rows that the candidate answers through the engines too; 0: none")
@@ -256,6 +257,14 @@ class RetrainSettings(Group):
     stale_after_s: Seconds = 30.0
     start_timeout_s: Seconds = Field(900.0, description="a job that nobody began by then has failed")
     max_attempts: int = Field(2, ge=1)
+    mlflow_url: str | None = Field(None, description="an MLflow server that finished jobs are recorded in too")
+
+    @field_validator("mlflow_url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        if url is not None and not _ADDRESS.fullmatch(url):
+            raise ValueError(f"{url!r} is no address; write one such as http://mlflow:5000")
+        return url
 
 
 class RetentionSettings(Group):
