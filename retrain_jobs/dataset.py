@@ -133,6 +133,7 @@ def build(new: Sequence[Row], replay: Sequence[Row], golden: Sequence[GoldenItem
     train = sorted(train, key=lambda row: _rank(row, options.seed))
     personal: Counter[str] = Counter()
     clean, judges = tuple(_scrubbed(train, personal)), tuple(_scrubbed(apart, personal))
+    unseen = [*(one.prompt for one in judges), *(item.prompt for item in golden)]
     return Dataset(
         train=clean,
         heldout=judges,
@@ -141,7 +142,7 @@ def build(new: Sequence[Row], replay: Sequence[Row], golden: Sequence[GoldenItem
         personal=dict(personal),
         triggers=tuple(phrases),
         contested=contested,
-        variants=variants(clean, options.augment, [one.prompt for one in (*judges, *golden)], seed=options.seed),
+        variants=variants(clean, options.augment, unseen, seed=options.seed),
     )
 
 
