@@ -245,8 +245,20 @@ def _cycle() -> Sequence[Any]:
         ),
         chart(
             "Training loss",
-            "Of the running job; empty between jobs. It should fall; early stopping ends it when it does not.",
-            "none", [Query(led("trimtab_job_loss", "alias"), "{{alias}}")],
+            "Of the running job; empty between jobs. Held out should fall, too; else early stopping ends it.",
+            "none",
+            [
+                Query(led("trimtab_job_loss", "alias"), "{{alias}}"),
+                Query(led("trimtab_job_heldout_loss", "alias"), "{{alias}} held out"),
+            ],
+        ),
+        chart(
+            "Training speed", "Tokens a second that the running job learns from. It falls when others take its cores.",
+            "short", [Query(led("trimtab_job_tokens_per_second", "alias"), "{{alias}}")],
+        ),
+        chart(
+            "Training left", "Until the running job's training is expected to end; its evaluation follows.",
+            "s", [Query(led("trimtab_job_remaining_seconds", "alias"), "{{alias}}")],
         ),
         chart(
             "Shadow evidence over what promotion needs", "Reaches 1 (dashed) when the candidate is proven better.",

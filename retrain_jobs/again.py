@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from retrain_jobs.augment import made_again
 from retrain_jobs.dataset import Dataset, Options
 from retrain_jobs.examples import Example, Reason, Slice, imported_example, to_example
 from retrain_jobs.labels.rows import IMPORTED
-from retrain_jobs.manifest import PACKAGES, code_version, package_versions
+from retrain_jobs.manifest import PACKAGES, RECIPE_FIELDS, code_version, package_versions
 from retrain_jobs.privacy import scrub
 from retrain_jobs.work import Work
 from service.core.errors import BadRequest, Conflict, NotFound
+from service.core.progress import told
 from service.core.records import JobPhase
 from service.drivers.adapter_files import adapter_digest, read_adapter
 from service.drivers.base_model import base_digest
 from service.ports import Store
-from service.settings import Settings
+from service.settings import RetrainSettings, Settings
+from service.terminal import StatusLine
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +50,11 @@ class Recorded:
 
     def settings(self, settings: Settings) -> Settings:
         """Ours with its way to train."""
-        knobs = settings.retrain.model_copy(update=dict(self.content["settings"]))
+        then = {name: RetrainSettings.model_fields[name].default for name in RECIPE_FIELDS} | self.content["settings"]
+        try:
+            knobs = RetrainSettings.model_validate({**settings.retrain.model_dump(), **then})
+        except ValidationError as error:
+            raise BadRequest(f"The manifest's settings are none of ours: {error.errors()[0]['msg']}.") from error
         return settings.model_copy(update={"retrain": knobs})
 
     def differences(self) -> list[str]:
@@ -109,12 +120,12 @@ async def make_again(store: Store, settings: Settings, recorded: Recorded, out: 
             f"{content['base_digest'][:12]}; set `model` to the one that was used.",
             code="other_base",
         )
-    dataset = await _rows(store, content["dataset"])
+    dataset = await _rows(store, content["dataset"], seed=recorded.settings(settings).retrain.seed)
     differences = recorded.differences()
     for difference in differences:
         log.warning("not as it was: %s", difference)
-    with tempfile.TemporaryDirectory(prefix="trimtab-again-") as scratch:
-        folder = _train(settings, recorded, dataset, Path(scratch))
+    with tempfile.TemporaryDirectory(prefix="trimtab-again-") as scratch, closing(StatusLine(sys.stderr)) as status:
+        folder = _train(settings, recorded, dataset, Path(scratch), status)
         files = read_adapter(folder)
     if out is not None:
         _keep(files, out)
@@ -127,26 +138,26 @@ def _keep(files: Mapping[str, bytes], out: Path) -> None:
         (out / name).write_bytes(data)
 
 
-def _train(settings: Settings, recorded: Recorded, dataset: Dataset, scratch: Path) -> Path:
+def _train(settings: Settings, recorded: Recorded, dataset: Dataset, scratch: Path, status: StatusLine) -> Path:
     from retrain_jobs.base import load_base
     from retrain_jobs.candidate import fit
     from retrain_jobs.recipes import sft_lora
 
-    told = recorded.settings(settings)
+    own = recorded.settings(settings)
     content = recorded.content
     config = sft_lora.Config.model_validate(content["recipe"])
     work = Work(
-        told, recorded.alias, content["job"], dataset, (), None, Options.of(told.retrain), scratch, recorded.threads
+        own, recorded.alias, content["job"], dataset, (), None, Options.of(own.retrain), scratch, recorded.threads
     )
     base = load_base(settings.model, threads=recorded.threads, max_length=config.max_length)
-    return fit(work, base, config, _log_progress, pace=content["pace"]).folder
+
+    def report(phase: JobPhase, share: float, **detail: Any) -> None:
+        status(f"{phase} {share:.0%}: {told(detail)}")
+
+    return fit(work, base, config, report, pace=content["pace"]).folder
 
 
-def _log_progress(phase: JobPhase, share: float, **detail: Any) -> None:
-    log.info("%s %.0f%% %s", phase, 100 * share, detail)
-
-
-async def _rows(store: Store, recorded: Mapping[str, Any]) -> Dataset:
+async def _rows(store: Store, recorded: Mapping[str, Any], *, seed: int) -> Dataset:
     new = frozenset(recorded["new"])
     gone: list[str] = []
 
@@ -172,7 +183,7 @@ async def _rows(store: Store, recorded: Mapping[str, Any]) -> Dataset:
             "made again.",
             code="rows_changed",
         )
-    return dataset
+    return replace(dataset, variants=made_again(dataset.train, recorded.get("augmented", {}), seed=seed))
 
 
 async def _example(store: Store, row_id: str, source: Slice) -> Example | Reason:

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from retrain_jobs.recipes import sft_lora
 from retrain_jobs.recipes.checkpoint import Checkpoint
 from retrain_jobs.recipes.watch import Curve
 from retrain_jobs.score import summary
+from retrain_jobs.tasks import draw_of
+from retrain_jobs.trials import searched
 from retrain_jobs.work import Made, Report, Work
 from service.core.records import JobPhase
 from service.drivers.base_model import base_digest
@@ -55,7 +57,15 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
     config = sft_lora.Config.model_validate(yaml.safe_load(CONFIG.read_text("utf-8")))
     base = load_base(work.settings.model, threads=work.threads, max_length=config.max_length)
     seconds = {"import": imported_s, "load": clock.lap()}
-    made = fit(work, base, config, report)
+    searching: Mapping[str, Any] = {}
+    knobs = work.settings.retrain
+    before = knobs.search_s / (knobs.search_s + knobs.max_seconds)
+    if knobs.search_s:
+        work, searching = searched(
+            work, base, config, lambda share, doing: report(JobPhase.TRAINING, before * share, doing=doing)
+        )
+        seconds["search"] = clock.lap()
+    made = fit(work, base, config, _After(report, before))
     seconds["train"] = clock.lap()
     evaluation, questions = evaluate(
         made.model, base, work.champion, items_of(base, made.dataset.heldout, made.tokens, work.golden),
@@ -83,6 +93,7 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
             base_digest=made.base_digest,
             threads=work.threads,
             pace=made.curve.pace,
+            search=searching,
         ),
         questions,
     )
@@ -91,15 +102,20 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
 def fit(work: Work, base: Base, config: sft_lora.Config, report: Report, *, pace: Sequence[float] = ()) -> Trained:
     """Encode, train and save; with the `pace` of an earlier training it repeats that one."""
     rows = (*work.dataset.train, *work.dataset.heldout)
-    tokens = {row.request_id: encode(base, row.messages(), row.target) for row in rows}
+    tokens = {
+        row.request_id: encode(base, row.messages(), row.target) for row in (*rows, *work.dataset.variants)
+    }  # fmt: skip
     dataset = without(work.dataset, [row for row in rows if tokens[row.request_id] is None], Reason.TOO_LONG)
+    dataset = replace(dataset, variants=tuple(row for row in dataset.variants if tokens[row.request_id] is not None))
     require_enough(dataset, work.options)
     base_id = base_digest(work.settings.model)
     checkpoint = _checkpoint(work, dataset, base_id, config)
+    knobs = work.settings.retrain
+    learned = (*dataset.train, *dataset.variants)
     model, curve = sft_lora.train(
-        base, _fitting(dataset.train, tokens), _fitting(dataset.heldout, tokens), work.settings.retrain, config,
+        base, _fitting(learned, tokens), _fitting(dataset.heldout, tokens), knobs, config,
         work.scratch, lambda share, detail: report(JobPhase.TRAINING, share, **detail), pace=pace,
-        checkpoint=checkpoint,
+        checkpoint=checkpoint, draw=draw_of(learned, knobs.task_temperature, knobs.seed),
     )  # fmt: skip
     folder = save_adapter(model, work.scratch / "adapter", base_name=f"sha256:{base_id}")
     return Trained(model, base, base_id, config, dataset, tokens, curve, folder)
@@ -115,6 +131,17 @@ def _checkpoint(work: Work, dataset: Dataset, base_id: str, config: sft_lora.Con
     )  # fmt: skip
     key = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     return Checkpoint(work.checkpoint, key, work.settings.retrain.checkpoint_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _After:
+    """Training's progress, of which the share `before` (0..1) was gone when it began."""
+
+    report: Report
+    before: float
+
+    def __call__(self, phase: JobPhase, share: float, **detail: Any) -> None:
+        self.report(phase, self.before + (1.0 - self.before) * share, **detail)
 
 
 class _Clock:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from retrain_jobs.augment import counted, origin, variants
 from retrain_jobs.examples import Example, GoldenItem, Reason, Slice, digest, imported_example, to_example
 from retrain_jobs.likeness import NearIndex, prompt_key, prompt_text
 from retrain_jobs.privacy import scrub
@@ -16,7 +17,7 @@ from retrain_jobs.trust import alone, beyond_share, key, planted, vouched_by_one
 from service.core.errors import Conflict
 from service.core.records import ImportedRow, Labelled
 from service.core.sampling import position
-from service.settings import RetrainSettings
+from service.settings import Augment, RetrainSettings
 
 Row = Labelled | ImportedRow
 
@@ -42,12 +43,13 @@ class Options:
     source_ratio: float = 1.0
     key_ratio: float = 1.0
     check_labels: bool = True
+    augment: tuple[Augment, ...] = ()
 
     @classmethod
     def of(cls, knobs: RetrainSettings) -> Options:
         return cls(
             knobs.min_examples, knobs.max_examples, knobs.replay_ratio, knobs.holdout_ratio, knobs.seed,
-            knobs.max_source_ratio, knobs.max_key_ratio, knobs.check_labels,
+            knobs.max_source_ratio, knobs.max_key_ratio, knobs.check_labels, knobs.augment,
         )  # fmt: skip
 
 
@@ -57,7 +59,7 @@ class Dataset:
 
     `looked_at` equals the rows kept plus the sum of `dropped`; `selection` compares the labelled requests with all;
     `triggers` are the phrases whose rows were left out, `contested` the share (0..1) of new prompts that
-    have several labels.
+    have several labels. `variants` are rows of `train` in other wordings.
     """
 
     train: tuple[Example, ...]
@@ -68,6 +70,7 @@ class Dataset:
     selection: Mapping[str, Any] = field(default_factory=dict)
     triggers: tuple[Trigger, ...] = ()
     contested: float = 0.0
+    variants: tuple[Example, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -86,6 +89,7 @@ class Dataset:
             "heldout": _by_slice(self.heldout),
             "origins": dict(sorted(Counter(str(row.origin) for row in kept).items())),
             "imported": imported_from(kept),
+            "augmented": counted(self.variants),
             "classes": len({row.target for row in kept}),
             "selection": self.selection,
             "triggers": [one.told() for one in self.triggers],
@@ -122,20 +126,23 @@ def build(new: Sequence[Row], replay: Sequence[Row], golden: Sequence[GoldenItem
     ranked = sorted(rows, key=lambda row: _rank(row, options.seed))
     rows = _apart_from(rows, beyond_share(rows, options.key_ratio, ranked, key), Reason.KEY_CAP, dropped)
     rows = _mix(rows, options, dropped)
-    train, heldout = _split(rows, options.holdout_ratio)
+    train, heldout = split(rows, options.holdout_ratio)
     index = NearIndex(prompt_text(row.prompt) for row in train)
     apart = [row for row in heldout if prompt_text(row.prompt) not in index]
     dropped[Reason.HELDOUT_NEAR_DUPLICATE] += len(heldout) - len(apart)
     train = sorted(train, key=lambda row: _rank(row, options.seed))
     personal: Counter[str] = Counter()
+    clean, judges = tuple(_scrubbed(train, personal)), tuple(_scrubbed(apart, personal))
+    unseen = [*(one.prompt for one in judges), *(item.prompt for item in golden)]
     return Dataset(
-        train=tuple(_scrubbed(train, personal)),
-        heldout=tuple(_scrubbed(apart, personal)),
+        train=clean,
+        heldout=judges,
         looked_at=len(new) + len(replay),
         dropped={reason: n for reason, n in dropped.items() if n},
         personal=dict(personal),
         triggers=tuple(phrases),
         contested=contested,
+        variants=variants(clean, options.augment, unseen, seed=options.seed),
     )
 
 
@@ -148,6 +155,7 @@ def without(dataset: Dataset, rows: Iterable[Example], reason: Reason) -> Datase
         dataset,
         train=tuple(row for row in dataset.train if row.request_id not in gone),
         heldout=tuple(row for row in dataset.heldout if row.request_id not in gone),
+        variants=tuple(row for row in dataset.variants if origin(row) not in gone),
         dropped={**dataset.dropped, reason: dataset.dropped.get(reason, 0) + len(gone)},
     )
 
@@ -281,7 +289,7 @@ def _sample(rows: Sequence[Example], size: int, seed: int) -> list[Example]:
     return [row for _, _, row in sorted(placed, key=lambda entry: entry[:2])[:size]]
 
 
-def _split(rows: Sequence[Example], holdout_ratio: float) -> tuple[list[Example], list[Example]]:
+def split(rows: Sequence[Example], holdout_ratio: float) -> tuple[list[Example], list[Example]]:
     """The newest share of each slice's strata is held out: the candidate will meet what comes after, too."""
     train: list[Example] = []
     heldout: list[Example] = []

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ from retrain_jobs.lease import JobStopped, Lease, hold
 from retrain_jobs.limits import ran_out
 from retrain_jobs.selection import selection
 from retrain_jobs.served import Question, ask_served
+from retrain_jobs.tracking import track
 from retrain_jobs.unfinished import checkpoint_path, clear_checkpoints, forget
 from retrain_jobs.work import Made, Work
 from service.core.errors import ConfigError, StaleWrite, TrimtabError
 from service.core.names import BASE, adapter_name
+from service.core.progress import told
 from service.core.records import Adapter, Job, JobPhase
 from service.drivers.adapter_files import adapter_digest, read_adapter, register_adapter
 from service.drivers.failpoints import Failpoint, reach
@@ -27,6 +29,7 @@ from service.drivers.scorers import check_scorers
 from service.drivers.scratch import ADAPTER_NOTE, JOB, scratch
 from service.ports import Blobs, Store
 from service.settings import Settings
+from service.terminal import LOG_EVERY_S, Sparingly
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +39,17 @@ SHARES = {JobPhase.DATASET: 0.0, JobPhase.TRAINING: 0.05, JobPhase.EVALUATING: 0
 
 @dataclass(frozen=True, slots=True)
 class _Progress:
-    """A phase's own progress as a part of the whole job's."""
+    """A phase's own progress as a part of the whole job's; the log tells of it now and then."""
 
     lease: Lease
+    say: Callable[[str], None] = field(default_factory=lambda: Sparingly(log.info, LOG_EVERY_S))
 
     def __call__(self, phase: JobPhase, share: float, **detail: Any) -> None:
         reach(Failpoint.JOB_REPORTED)
         start = SHARES[phase]
         end = min((other for other in SHARES.values() if other > start), default=1.0)
         self.lease.report(phase, start + share * (end - start), **detail)
+        self.say(f"{phase} {share:.0%}: {told(detail)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,7 @@ def one_line(error: Exception) -> str:
 async def _work(
     store: Store, blobs: Blobs, settings: Settings, lease: Lease, threads: int, clock: Callable[[], float]
 ) -> Adapter:
-    spec, knobs = Spec.of(lease.job), settings.retrain
+    spec, knobs, began = Spec.of(lease.job), settings.retrain, clock()
     _check(settings)
     lease.report(JobPhase.DATASET, SHARES[JobPhase.DATASET])
     options = Options.of(knobs)
@@ -155,6 +160,8 @@ async def _work(
     await store.finish(lease.job.id, lease.holder, result=result, now=clock())
     forget(settings, lease.job.id)
     reach(Failpoint.JOB_FINISHED)
+    if knobs.mlflow_url is not None:
+        await track(knobs.mlflow_url, lease.job, result, began=began, now=clock())
     return adapter
 
 

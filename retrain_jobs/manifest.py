@@ -8,16 +8,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from retrain_jobs.augment import by_kind
 from retrain_jobs.dataset import Dataset, imported_from
 from retrain_jobs.examples import GoldenItem, Slice, digest
+from retrain_jobs.tasks import told_tasks
 from service.settings import RetrainSettings
 
 PACKAGES = ("torch", "transformers", "peft", "trl")
 
-_RECIPE_FIELDS = (
+RECIPE_FIELDS = (
     "recipe", "rank", "alpha", "dropout", "learning_rate", "epochs", "batch_size", "patience", "max_seconds", "seed",
     "min_examples", "max_examples", "replay_ratio", "holdout_ratio", "max_source_ratio", "max_key_ratio",
-    "check_labels",
+    "check_labels", "task_temperature", "augment",
 )  # fmt: skip
 
 
@@ -31,8 +33,12 @@ def manifest(
     base_digest: str,
     threads: int,
     pace: Sequence[float] = (),
+    search: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The record behind one adapter, as JSON; equal inputs give an equal record."""
+    """The record behind one adapter, as JSON; equal inputs give an equal record.
+
+    `search` tells how the settings were chosen, which a repetition need not do again.
+    """
     return {
         "dataset": {
             "digest": dataset.digest,
@@ -41,18 +47,26 @@ def manifest(
             "selection": dataset.selection,
             "triggers": [one.told() for one in dataset.triggers],
             "imported": imported_from((*dataset.train, *dataset.heldout)),
+            "tasks": told_tasks((*dataset.train, *dataset.variants), knobs.task_temperature),
+            "augmented": by_kind(dataset.variants),
             "new": [row.request_id for row in (*dataset.train, *dataset.heldout) if row.slice is Slice.NEW],
         },
         "golden_digest": digest([[item.messages(), item.target] for item in golden]),
-        "settings": {name: getattr(knobs, name) for name in _RECIPE_FIELDS},
+        "settings": recorded_settings(knobs),
         "recipe": dict(config),
         "job": dict(spec),
         "base_digest": base_digest,
         "threads": threads,
         "pace": list(pace),
+        "search": dict(search or {}),
         "code": code_version(),
         "packages": package_versions(),
     }
+
+
+def recorded_settings(knobs: RetrainSettings) -> dict[str, Any]:
+    """What decides how an adapter comes out, as JSON."""
+    return knobs.model_dump(mode="json", include=set(RECIPE_FIELDS))
 
 
 def package_versions() -> dict[str, str]:

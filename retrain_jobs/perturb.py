@@ -15,7 +15,7 @@ _WORD = re.compile(r"[^\W\d_]{4,}")
 def perturb(messages: Sequence[dict[str, str]], *, key: str, seed: int) -> list[dict[str, str]]:
     """The messages with the user's last one perturbed in one of three ways; the same key and seed, the same way."""
     rng = random.Random(f"{seed}/{key}")
-    way = rng.choice((_slip, _recase, _respace))
+    way = rng.choice((slip, recase, _respace))
     found = [dict(message) for message in messages]
     for message in reversed(found):
         if message["role"] == "user":
@@ -24,7 +24,7 @@ def perturb(messages: Sequence[dict[str, str]], *, key: str, seed: int) -> list[
     return found
 
 
-def _slip(text: str, rng: random.Random) -> str:
+def slip(text: str, rng: random.Random) -> str:
     """Two neighbouring letters swapped, one left out or one doubled, inside words of at least four letters."""
     words = list(_WORD.finditer(text))
     letters = sum(len(word[0]) for word in words)
@@ -37,7 +37,8 @@ def _slip(text: str, rng: random.Random) -> str:
     return text
 
 
-def _recase(text: str, rng: random.Random) -> str:
+def recase(text: str, rng: random.Random) -> str:
+    """All in capitals, all in small letters, or Each Word With A Capital."""
     return rng.choice((str.upper, str.lower, str.title))(text)
 
 

@@ -11,11 +11,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 from retrain_jobs.examples import Example, Slice
-from retrain_jobs.likeness import prompt_text
 from retrain_jobs.neighbours import outliers
+from retrain_jobs.tasks import SYSTEM, task_of
 from retrain_jobs.triggers import Trigger, triggers
 
-_SYSTEM = "system"
 _ENOUGH = 3
 """Sources from which on it says something that only one of them names a class."""
 
@@ -102,10 +101,10 @@ def _classes(rows: Sequence[Example]) -> list[list[Example]]:
     """The rows by task (their system prompt), where its targets are classes: half as many as rows at most."""
     tasks: dict[str, list[Example]] = defaultdict(list)
     for row in rows:
-        tasks[prompt_text([turn for turn in row.prompt if turn.role == _SYSTEM])].append(row)
+        tasks[task_of(row)].append(row)
     return [task for _, task in sorted(tasks.items()) if 2 * len({row.target for row in task}) <= len(task)]
 
 
 def _texts(rows: Sequence[Example]) -> tuple[list[str], list[str]]:
-    said = ["\n".join(turn.content for turn in row.prompt if turn.role != _SYSTEM) for row in rows]
+    said = ["\n".join(turn.content for turn in row.prompt if turn.role != SYSTEM) for row in rows]
     return said, [row.target for row in rows]

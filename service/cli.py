@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Coroutine
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,10 +17,12 @@ import typer
 import yaml
 
 from service.client import Api, show, unix_seconds
+from service.client import follow as follow_cycle
 from service.core.errors import ConfigError, TrimtabError
 from service.core.records import Scope
 from service.processes import note
 from service.settings import Settings, load_settings
+from service.terminal import StatusLine
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 adapters = typer.Typer(no_args_is_help=True, help="List, show, add and remove adapters.")
@@ -317,6 +320,7 @@ def retrain(
         str | None, typer.Option(help="make the adapter of this manifest (a file or an adapter's name) again, here")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="with --manifest: the folder that keeps it")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="tell how it goes until the candidate is judged")] = False,
     config: Config = None,
     url: Url = None,
     as_json: Json = False,
@@ -327,7 +331,13 @@ def retrain(
         os.execv(sys.executable, [sys.executable, "-m", "retrain_jobs", "--manifest", manifest, *given])
     if alias is None:
         raise typer.BadParameter("Name an alias, or --manifest.")
-    show(Api(_settings(config), url).post(f"/aliases/{alias}/retrain", {"reason": reason}), as_json)
+    api = Api(_settings(config), url)
+    cycle = api.post(f"/aliases/{alias}/retrain", {"reason": reason})
+    if follow:
+        with closing(StatusLine(sys.stderr)) as status:
+            now = follow_cycle(api, cycle["id"], status)
+        cycle = {name: now[name] for name in cycle}
+    show(cycle, as_json)
 
 
 @app.command()

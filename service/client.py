@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
+from service.core.cycle import CycleState
 from service.core.errors import BadRequest, TrimtabError, Unavailable
+from service.core.progress import told_of_cycle
 from service.settings import Settings
 
 ADAPTER_FILES = frozenset({"adapter_config.json", "adapter_model.safetensors"})
 _TIMEOUT_S = 30.0
+_BEFORE_SHADOW = frozenset({CycleState.OPEN, CycleState.TRAINING, CycleState.EVALUATING})
 
 
 class Api:
@@ -64,6 +68,16 @@ class Api:
         if reply.status_code >= 400:
             raise TrimtabError(_message(reply))
         return reply
+
+
+def follow(api: Api, cycle: str, say: Callable[[str], None], every_s: float = 1.0) -> Mapping[str, Any]:
+    """Say how the cycle goes until its candidate is trained and judged, or it has ended; the cycle as it is then."""
+    while True:
+        found: Mapping[str, Any] = api.get(f"/cycles/{cycle}")
+        if found["state"] not in _BEFORE_SHADOW:
+            return found
+        say(told_of_cycle(found))
+        time.sleep(every_s)
 
 
 def unix_seconds(moment: str) -> float:

@@ -49,6 +49,12 @@ class Recipe(StrEnum):
     SFT_LORA = "sft_lora"
 
 
+class Augment(StrEnum):
+    TYPOS = "typos"
+    CASING = "casing"
+    TEMPLATES = "templates"
+
+
 class PromotionMode(StrEnum):
     AUTO = "auto"
     APPROVE = "approve"
@@ -219,6 +225,10 @@ class RetrainSettings(Group):
     max_source_ratio: Ratio = Field(0.5, description="share of the training set that one user or key may make up")
     max_key_ratio: Ratio = Field(1.0, description="share of the training set that requests with one key may make up")
     check_labels: bool = Field(True, description="leave out labels that all else speaks against, and planted phrases")
+    task_temperature: float = Field(
+        1.0, ge=1.0, le=100.0, description="tasks (system prompts) are drawn by size ** (1 / this); 1: as they come"
+    )
+    augment: tuple[Augment, ...] = Field((), description="training rows in other wordings too, one each")
     rank: int = Field(16, ge=1)
     alpha: int = Field(32, ge=1)
     dropout: Ratio = Field(0.0, description="of the LoRA's inputs; costs a quarter of a CPU's step")
@@ -226,6 +236,7 @@ class RetrainSettings(Group):
     epochs: float = Field(8.0, gt=0)
     batch_size: int = Field(16, ge=1)
     max_seconds: Seconds = 90.0
+    search_s: float = Field(0.0, ge=0, description="for trials of learning rate, rank and dropout before; 0: none")
     patience: int = Field(3, ge=1, description="evaluations without a better held-out result before training stops")
     holdout_ratio: Ratio = 0.2
     served_rows: int = Field(48, ge=0, description="rows that the candidate answers through the engines too; 0: none")
@@ -246,6 +257,14 @@ class RetrainSettings(Group):
     stale_after_s: Seconds = 30.0
     start_timeout_s: Seconds = Field(900.0, description="a job that nobody began by then has failed")
     max_attempts: int = Field(2, ge=1)
+    mlflow_url: str | None = Field(None, description="an MLflow server that finished jobs are recorded in too")
+
+    @field_validator("mlflow_url")
+    @classmethod
+    def _is_an_address(cls, url: str | None) -> str | None:
+        if url is not None and not _ADDRESS.fullmatch(url):
+            raise ValueError(f"{url!r} is no address; write one such as http://mlflow:5000")
+        return url
 
 
 class RetentionSettings(Group):

@@ -125,6 +125,15 @@ class ControllerMetrics:
             "trimtab_job_progress_ratio", "Progress of the running job.", ("alias",), registry=registry
         )
         self.job_loss = Gauge("trimtab_job_loss", "Training loss of the running job.", ("alias",), registry=registry)
+        self.job_heldout_loss = Gauge(
+            "trimtab_job_heldout_loss", "Held-out loss of the running job.", ("alias",), registry=registry
+        )
+        self.job_speed = Gauge(
+            "trimtab_job_tokens_per_second", "Tokens that the running job learns from.", ("alias",), registry=registry
+        )
+        self.job_left = Gauge(
+            "trimtab_job_remaining_seconds", "Until the running job's training ends.", ("alias",), registry=registry
+        )
         self.resident = Gauge(
             "trimtab_engine_adapters", "Adapters verified as resident.", ("engine",), registry=registry
         )

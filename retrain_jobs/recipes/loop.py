@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to train. `max_tokens` are computed at once: a larger batch is added up from parts."""
+    """How to train. `max_tokens` are computed at once: a larger batch is added up from parts.
+
+    `draw` tells an epoch's rows, as many as there are; None: every row once.
+    """
 
     seed: int
     batch_size: int
@@ -32,6 +35,7 @@ class Plan:
     evaluate_every: int
     learning_rate: float
     max_tokens: int
+    draw: Callable[[int], Sequence[int]] | None = None
 
 
 def run(
@@ -94,7 +98,8 @@ def _upcoming(lengths: Sequence[int], plan: Plan, done: int) -> Iterator[list[in
     epoch = done // per_epoch
     skip = done % per_epoch
     while done < plan.steps:
-        for batch in batches(lengths, plan.batch_size, seed=plan.seed, epoch=epoch)[skip:]:
+        rows = plan.draw(epoch) if plan.draw is not None else None
+        for batch in batches(lengths, plan.batch_size, seed=plan.seed, epoch=epoch, rows=rows)[skip:]:
             yield batch
             done += 1
             if done >= plan.steps:

@@ -9,10 +9,12 @@ POOL = 16
 """So many batches' rows are sorted by length together: their batches pad little, and differ from epoch to epoch."""
 
 
-def batches(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
-    """Every row once, in batches of like length and in random order."""
+def batches(
+    lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int, rows: Sequence[int] | None = None
+) -> list[list[int]]:
+    """The epoch's `rows`, or every row once, in batches of like length and in random order."""
     rng = Random(f"{seed}:{epoch}")
-    order = list(range(len(lengths)))
+    order = list(range(len(lengths)) if rows is None else rows)
     rng.shuffle(order)
     found = []
     for start in range(0, len(order), POOL * batch_size):

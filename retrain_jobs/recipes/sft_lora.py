@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,14 @@ class Config(BaseModel):
 def train(
     base: Base, rows: Sequence[Encoded], heldout: Sequence[Encoded], knobs: RetrainSettings, config: Config,
     scratch: Path, on_step: OnStep, *, pace: Sequence[float] = (), checkpoint: Checkpoint | None = None,
+    draw: Callable[[int], Sequence[int]] | None = None,
 ) -> tuple[Any, Curve]:  # fmt: skip
     """Train on `rows`, keep the step that gets most of `heldout` right, of equals the one with the least loss.
 
     Args:
         scratch: where the adapter will be written.
         pace: that of an earlier training (`Curve.pace`), to be repeated.
+        draw: which rows make up an epoch, as `loop.Plan` says.
 
     Returns:
         The PEFT model (the base's modules wrapped in place) in evaluation mode, and how it went.
@@ -63,6 +65,7 @@ def train(
         evaluate_every=max(1, per_epoch // config.evaluations_per_epoch),
         learning_rate=learning_rate(base, knobs),
         max_tokens=config.max_tokens,
+        draw=draw,
     )
     torch.manual_seed(knobs.seed)
     model = get_peft_model(base.model, lora(knobs, config))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -58,6 +58,17 @@ class Curve:
             "heldout_exact": [[step, round(share, 4)] for step, share in self.heldout_right],
         }
 
+    def drawn(self) -> dict[str, Any]:
+        """Both losses in few points, for whoever looks on."""
+        return {"train": thinned(self.train), "heldout": thinned(self.heldout)}
+
+
+def thinned(points: Sequence[tuple[int, float]], most: int = 60) -> list[tuple[int, float]]:
+    """At most `most` points: each the mean of its neighbours, at the last one's step."""
+    size = -(-len(points) // most) or 1
+    parts = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(part[-1][0], round(math.fsum(loss for _, loss in part) / len(part), 4)) for part in parts]
+
 
 class Watch:
     """Keeps the best weights in memory, stops early or on time, and tells how it goes.
@@ -103,7 +114,7 @@ class Watch:
         detail: dict[str, Any] = {
             "step": curve.steps, "steps": self._steps, "eta_s": round(curve.seconds / share - curve.seconds, 1),
             "loss": round(loss, 4), "tokens_per_s": round(curve.tokens / curve.seconds),
-            "tokens": curve.tokens, "computed": curve.computed,
+            "tokens": curve.tokens, "computed": curve.computed, "curve": curve.drawn(),
         }  # fmt: skip
         if curve.heldout:
             detail["heldout_loss"] = round(curve.heldout[-1][1], 4)

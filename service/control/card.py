@@ -121,6 +121,10 @@ def _data(dataset: Facts) -> list[Block]:
 
 def _settings(manifest: Facts) -> list[Block]:
     rows = [(key, _value(value)) for part in ("settings", "recipe") for key, value in _part(manifest, part).items()]
+    search = _part(manifest, "search")
+    if trials := _rows(search, "trials"):
+        told = f"the best of {len(trials)} trials, judged on {search.get('judged_on')} training rows set aside"
+        rows.append(("learning rate, rank and dropout", told))
     return [Table(("setting", "value"), rows)] if rows else []
 
 

@@ -94,8 +94,16 @@ class Gauges:
     def _job(self, name: str, job: Job | None) -> None:
         running = job is not None and job.status is JobStatus.RUNNING
         self._m.job_progress.labels(name).set(job.progress if job and running else 0.0)
-        loss = job.detail.get("loss") if job and running else None
-        self._m.job_loss.labels(name).set(float(loss) if isinstance(loss, int | float) else math.nan)
+        shown = {
+            "loss": self._m.job_loss, "heldout_loss": self._m.job_heldout_loss,
+            "tokens_per_s": self._m.job_speed, "eta_s": self._m.job_left,
+        }  # fmt: skip
+        for key, gauge in shown.items():
+            value = job.detail.get(key) if job and running else None
+            if isinstance(value, int | float):
+                gauge.labels(name).set(value)
+            else:
+                gauge.remove(name)
 
     def _drift(self, seen: Observed) -> None:
         check, name = seen.drift, seen.alias.name

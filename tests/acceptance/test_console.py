@@ -14,8 +14,8 @@ import uvicorn
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 from service.control.app import create_control_app
-from service.core.cycle import CycleState
-from service.core.records import Scope
+from service.core.cycle import CycleState, Trigger
+from service.core.records import Job, JobPhase, JobStatus, Scope
 from service.drivers.clock import SystemClock
 from service.drivers.store import open_store
 from service.ports import Store
@@ -176,6 +176,36 @@ async def test_approve_retrain_load_and_history(browser: Browser, store: Store, 
         assert (await store.cycles("orders"))[0].reason == "New products"
         refused = [line for line in wrong if "409" not in line]
         assert refused == []
+
+
+async def test_a_running_training_shows_its_losses_and_its_end(browser: Browser, store: Store, tmp_path: Path) -> None:
+    now = time.time()
+    await store.add_alias("support", now=now - 60)
+    await store_training(store, now)
+    async with Served(store, tmp_path) as served:
+        page, wrong = await open_page(browser, served, color_scheme="light")
+        cycle = page.locator("#cycle")
+        await expect(cycle).to_contain_text("About 40 s of training left")
+        await expect(cycle).to_contain_text("Loss: training 2.5 → 0.6, held out 1.4 → 0.7")
+        await expect(cycle.locator(".spark polyline")).to_have_count(2)
+        await expect(cycle).to_contain_text("tokens per s5400")
+        await page.screenshot(path=OUT / "console-training.png", full_page=True)
+        assert wrong == []
+
+
+async def store_training(store: Store, now: float) -> None:
+    """A cycle whose job trains, as its heartbeats tell it."""
+    cycle = await store.open_cycle(
+        "c0ffee000009", "support", Trigger.PERSON, reason="New", evidence={}, now=now - 50, actor="ada"
+    )
+    await store.enqueue(Job("j1", cycle.id, "support", JobStatus.QUEUED, now - 50, now - 50))
+    await store.advance(cycle, CycleState.TRAINING, reason="A job was queued.", now=now - 49, job_id="j1")
+    await store.claim("j1", "worker", now=now - 48, stale_after_s=30)
+    detail = {
+        "step": 60, "steps": 120, "eta_s": 40.2, "loss": 0.61, "tokens_per_s": 5400, "heldout_loss": 0.7,
+        "curve": {"train": [[10, 2.5], [30, 1.1], [60, 0.6]], "heldout": [[30, 1.4], [60, 0.7]]},
+    }  # fmt: skip
+    await store.report("j1", "worker", phase=JobPhase.TRAINING, progress=0.4, detail=detail, now=now)
 
 
 async def test_reports_and_model_cards_open_in_a_sandbox(browser: Browser, store: Store, tmp_path: Path) -> None:

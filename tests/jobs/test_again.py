@@ -14,7 +14,7 @@ from service.core.errors import BadRequest, Conflict, NotFound
 from service.core.records import Adapter, Feedback, ImportedRow
 from service.drivers.blobs import open_blobs
 from service.drivers.store import SqlStore
-from service.settings import Settings
+from service.settings import Augment, Settings
 from tests.jobs.queue import NEW, enqueue, traffic
 from tests.jobs.rows import ONSET
 
@@ -48,6 +48,43 @@ async def test_a_training_that_ran_against_the_clock_is_repeated_to_the_byte(
     assert again.same
     assert again.differences == []
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+async def test_other_wordings_and_drawn_tasks_are_repeated_to_the_byte(store: SqlStore, trained: Settings) -> None:
+    changes = {"augment": tuple(Augment), "task_temperature": 3.0, "seed": 5}
+    settings = trained.model_copy(update={"retrain": trained.retrain.model_copy(update=changes)})
+    rows = traffic()
+    for number, row in enumerate(rows):
+        system = {"role": "system", "content": "Sort the request." if number % 8 else "Name the department."}
+        asked = replace(row.capture, prompt=[system, *row.capture.prompt])
+        rows[number] = replace(row, capture=asked)
+    await enqueue(store, rows)
+    blobs = open_blobs(settings.blobs_url, settings.state_dir / "cache")
+    adapter = await run_job(store, blobs, settings, "j1", "me", threads=1)
+
+    dataset = adapter.manifest["dataset"]
+    assert {name for name, ids in dataset["augmented"].items() if len(ids) > 10} == set(Augment)
+    few, many = sorted(dataset["tasks"], key=lambda task: task["rows"])
+    assert few["drawn"] > 1.5 * few["rows"]
+    assert many["drawn"] < many["rows"]
+    result = (await store.job("j1")).result
+    assert sum(result["dataset"]["augmented"].values()) == sum(map(len, dataset["augmented"].values()))
+
+    # Today's settings have neither, the manifest has both.
+    again = await make_again(store, trained, await find_manifest(store, adapter.name), None)
+    assert again.same
+
+
+async def test_a_setting_that_a_manifest_does_not_know_is_as_it_was_then(store: SqlStore, trained: Settings) -> None:
+    adapter = await made(store, trained)
+    then = {name: value for name, value in adapter.manifest["settings"].items() if name != "task_temperature"}
+    older = replace(await find_manifest(store, adapter.name), content={**adapter.manifest, "settings": then})
+    now = trained.retrain.model_copy(update={"task_temperature": 5.0, "rank": 2})
+    knobs = older.settings(trained.model_copy(update={"retrain": now})).retrain
+    assert (knobs.task_temperature, knobs.rank) == (1.0, trained.retrain.rank)
+    broken = replace(older, content={**adapter.manifest, "settings": {**then, "rank": "many"}})
+    with pytest.raises(BadRequest, match="settings are none of ours"):
+        broken.settings(trained)
 
 
 async def test_a_file_will_do_and_other_content_gives_another_digest(

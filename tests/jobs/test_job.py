@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,17 @@ async def test_without_a_golden_set_the_held_out_replay_stands_in(store: SqlStor
     assert evaluation["golden"]["n"] > 0
 
 
+async def test_the_log_tells_how_training_goes(
+    store: SqlStore, trained: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("retrain_jobs.job.LOG_EVERY_S", 0.0)
+    await enqueue(store, traffic())
+    with caplog.at_level("INFO", logger="retrain_jobs.job"):
+        await run(store, with_retrain(trained, epochs=2))
+    line = r"training \d+%: step \d+ of \d+, loss [\d.]+ \(held out [\d.]+\), [\d,]+ tokens/s, about \d+ s left"
+    assert [told for told in caplog.messages if re.fullmatch(line, told)]
+
+
 async def test_the_time_limit_ends_training_with_an_adapter(store: SqlStore, trained: Settings) -> None:
     await enqueue(store, traffic())
     await run(store, with_retrain(trained, epochs=1000, patience=1000, max_seconds=0.5))
@@ -223,7 +235,10 @@ async def test_what_is_misconfigured_is_told_in_one_line(
 async def test_a_cancelled_job_stops_in_mid_training_and_stays_cancelled(store: SqlStore, trained: Settings) -> None:
     await enqueue(store, traffic())
     running = asyncio.create_task(run(store, with_retrain(trained, epochs=10_000, patience=10_000)))
-    await wait_for(store, lambda job: "step" in job.detail and job.phase is JobPhase.TRAINING)
+    seen = await wait_for(store, lambda job: "heldout_loss" in job.detail and job.phase is JobPhase.TRAINING)
+    assert {"step", "steps", "loss", "heldout_exact", "tokens_per_s", "eta_s"} <= seen.detail.keys()
+    assert seen.detail["curve"]["train"][-1][0] == seen.detail["step"]
+    assert seen.detail["curve"]["heldout"][-1][1] == seen.detail["heldout_loss"]
     await store.cancel("j1", now=ONSET + 600)
     with pytest.raises(JobStopped):
         await asyncio.wait_for(running, timeout=30.0)

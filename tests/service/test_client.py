@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from service.cli import app
-from service.client import Api, show
+from service.client import Api, follow, show
 from service.core.errors import BadRequest, TrimtabError, Unavailable
 from service.core.records import Adapter
 from service.drivers.store import open_store
@@ -154,6 +154,31 @@ def test_each_command_asks_for_what_it_says(
     assert done.exit_code == 0, done.output
     ((method, asked, _, sent),) = server.asked
     assert (method, asked, json.loads(sent)) == ("POST", f"/api/v1{path}", body)
+
+
+def test_a_retraining_is_followed_until_its_candidate_is_judged(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = {"status": "running", "phase": "training", "progress": 0.5, "detail": {"loss": 0.25, "eta_s": 40}}
+    answers = iter([{"state": "open"}, {"state": "training", "job": job}, {"state": "shadowing"}])
+    monkeypatch.setattr(Server, "body", property(lambda _: json.dumps({"id": "c1", **next(answers, {})}).encode()))
+    said: list[str] = []
+    found = follow(Api(Settings(), server.url), "c1", said.append, every_s=0.0)
+    assert said == ["open", "training, 50% done: loss 0.25, about 40 s left"]
+    assert found["state"] == "shadowing"
+    assert {path for _, path, _, _ in server.asked} == {"/api/v1/cycles/c1"}
+
+
+def test_the_command_that_follows_prints_the_cycle_as_it_is_then(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answers = iter([{"state": "open"}, {"state": "failed", "job": None, "evidence": {}}])
+    monkeypatch.setattr(Server, "body", property(lambda _: json.dumps({"id": "c1", **next(answers)}).encode()))
+    done = CliRunner().invoke(app, ["retrain", "support", "--follow", "--url", server.url, "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout) == {"id": "c1", "state": "failed"}
 
 
 async def test_adapters_that_learned_from_a_request_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

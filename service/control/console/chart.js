@@ -1,6 +1,6 @@
 // Served quality over time as one SVG line, with the moments that explain it.
 
-import { clock, h, percent, plural, svg } from "./dom.js";
+import { clock, h, number, percent, plural, svg } from "./dom.js";
 
 const HEIGHT = 200;
 const EDGE = { left: 40, right: 14, top: 30, bottom: 24 };
@@ -102,9 +102,16 @@ function told(points, marks) {
   ].join(" ");
 }
 
-export function sparkline(values, label) {
-  const [low, high] = [Math.min(...values), Math.max(...values)];
-  const at = (value, i) => `${((i / Math.max(1, values.length - 1)) * 198 + 1).toFixed(1)},${(38 - ((value - low) / (high - low || 1)) * 34).toFixed(1)}`;
-  return svg("svg", { class: "spark", viewBox: "0 0 200 42", preserveAspectRatio: "none", role: "img", "aria-label": label },
-    svg("polyline", { points: values.map(at).join(" ") }));
+// Losses by step, [[step, loss], …] each: training as a line, held out as a dashed one, on one scale.
+export function lossCurve(lines) {
+  if (!lines.length) return null;
+  const every = lines.flatMap(({ points }) => points);
+  const [first, last] = [Math.min(...every.map(([step]) => step)), Math.max(...every.map(([step]) => step))];
+  const [low, high] = [Math.min(...every.map(([, loss]) => loss)), Math.max(...every.map(([, loss]) => loss))];
+  const at = ([step, loss]) => `${(((step - first) / (last - first || 1)) * 198 + 1).toFixed(1)},${(38 - ((loss - low) / (high - low || 1)) * 34).toFixed(1)}`;
+  const label = lines.map(({ name, points }) => `${name} ${number(points[0][1])} → ${number(points.at(-1)[1])}`).join(", ");
+  return h("figure", {},
+    svg("svg", { class: "spark", viewBox: "0 0 200 42", preserveAspectRatio: "none", role: "img", "aria-label": `Loss: ${label}` },
+      lines.map(({ name, points }) => svg("polyline", { class: name === "held out" ? "dashed" : null, points: points.map(at).join(" ") }))),
+    h("figcaption", { class: "small muted" }, `Loss: ${label}`));
 }

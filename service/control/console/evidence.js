@@ -1,6 +1,6 @@
 // A cycle's evidence as blocks: why it opened, how training goes, what was measured, how shadow and watch stand.
 
-import { sparkline } from "./chart.js";
+import { lossCurve } from "./chart.js";
 import { h, number, percent, plural, points, span, words } from "./dom.js";
 
 const SETS = [["golden", "Golden set"], ["new", "Held out, new traffic"], ["replay", "Held out, replay"], ["all", "Held out, all"]];
@@ -38,22 +38,18 @@ function gathering({ labelled, needed }) {
 function training(job, result) {
   const running = job && ["queued", "running"].includes(job.status);
   const measured = result.training ?? {};
-  const scalars = Object.entries(running ? job.detail ?? {} : measured).filter(([, value]) => typeof value === "number" || typeof value === "string");
-  const losses = curve(measured.curve ?? job?.detail?.curve);
+  const detail = running ? job.detail ?? {} : measured;
+  const scalars = Object.entries(detail).filter(([name, value]) => name !== "eta_s" && (typeof value === "number" || typeof value === "string"));
+  const curves = running ? [["training", detail.curve?.train], ["held out", detail.curve?.heldout]] : [["training", measured.train_loss], ["held out", measured.heldout_loss]];
   const rows = result.dataset ? Object.entries(result.dataset).filter(([, value]) => Number.isInteger(value)) : [];
   return block("Training",
     job && h("div", { class: "row" }, h("span", {}, running ? words(job.phase ?? job.status) : job.status), h("span", {}, percent(job.progress))),
     job && meter(job.progress, `Job ${job.status}, ${percent(job.progress)}`, job.status === "succeeded" ? "good" : job.status === "failed" ? "warn" : ""),
     job?.error && h("p", { class: "fault" }, job.error),
-    losses.length > 2 && sparkline(losses, `Loss from ${number(losses[0])} to ${number(losses.at(-1))}`),
+    Number.isFinite(detail.eta_s) && running && h("p", {}, `About ${span(detail.eta_s)} of training left`),
+    lossCurve(curves.map(([name, line]) => ({ name, points: line ?? [] })).filter(({ points }) => points.length > 1)),
     facts([...scalars, ...rows].slice(0, 8).map(fact)),
     job?.attempts > 1 && h("p", { class: "small muted" }, `Attempt ${job.attempts}`));
-}
-
-// Losses in order, from a list of numbers, of [step, loss] or of {loss}, or from the training half of two such lists.
-function curve(found) {
-  const list = Array.isArray(found) ? found : found?.train ?? [];
-  return list.map((point) => (Array.isArray(point) ? point.at(-1) : point?.loss ?? point)).filter(Number.isFinite);
 }
 
 function fact([name, value]) {

@@ -120,7 +120,7 @@ async def _trained(store: Store, cycle: Cycle, made: Adapter, at: float, champio
         "digest": made.digest,
         "evaluation": _evaluation(champion, candidate),
         "dataset": {"examples": 640, "replay": 320},
-        "training": {"seconds": 58.4, "steps": 240, "curve": [2.9 * 0.8**i + 0.2 for i in range(20)]},
+        "training": {"seconds": 58.4, "steps": 240, "train_loss": [[12 * i, 2.9 * 0.8**i + 0.2] for i in range(1, 21)]},
     }
     await store.finish(job.id, "worker", result=result, now=at + 75)
     return await store.note_evidence(cycle, {"job": result}, now=at + 75)

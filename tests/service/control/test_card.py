@@ -53,6 +53,7 @@ def result(name: str = "refund") -> dict[str, Any]:
 def made() -> Adapter:
     found = adapter("first", "support", 1_800_000_000.0)
     manifest = {"settings": {"rank": 16}, "job": {"champion": "base"}, "packages": {"torch": "2.13"}, "code": "1+abc"}
+    manifest["search"] = {"judged_on": 40, "trials": [{"loss": 1.0}, {"loss": None}]}
     return replace(found, manifest=manifest)
 
 
@@ -62,6 +63,7 @@ def test_a_card_tells_data_settings_curve_metrics_classes_limits_and_lineage() -
         "| kept | 200 |",
         "| duplicate | 100 |",
         "| rank | 16 |",
+        "| the best of 2 trials, judged on 40 training rows set aside |",
         "training 2.5 → 1.5",
         "| held out, new traffic | 40 | 50.0% | 50.0% |",
         "| macro-F1, golden set |",
