@@ -49,8 +49,9 @@ class Recorded:
         return int(self.content["threads"])
 
     def settings(self, settings: Settings) -> Settings:
-        """Ours with its way to train."""
+        """Ours with its way to train; what it does not know is as it was before there was a setting for it."""
         then = {name: RetrainSettings.model_fields[name].default for name in RECIPE_FIELDS} | self.content["settings"]
+        then["search_s"] = 0.0
         try:
             knobs = RetrainSettings.model_validate({**settings.retrain.model_dump(), **then})
         except ValidationError as error:
