@@ -20,8 +20,8 @@ from service.core.errors import BadRequest, Conflict, NotFound
 from service.core.records import JobPhase
 from service.drivers.adapter_files import adapter_digest, read_adapter
 from service.drivers.base_model import base_digest
-from service.ports import Store
-from service.settings import Settings
+from service.ports import Blobs, Store
+from service.settings import Settings, WarmStart
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,9 @@ class Recorded:
         return int(self.content["threads"])
 
     def settings(self, settings: Settings) -> Settings:
-        """Ours with its way to train."""
-        knobs = settings.retrain.model_copy(update=dict(self.content["settings"]))
+        """Ours with its way to train; of several starts only the one that was taken is made again."""
+        taken = self.content.get("start", {}).get("taken", WarmStart.FRESH)
+        knobs = settings.retrain.model_copy(update={**self.content["settings"], "warm_start": WarmStart(taken)})
         return settings.model_copy(update={"retrain": knobs})
 
     def differences(self) -> list[str]:
@@ -95,11 +96,11 @@ def _read(name: str) -> Recorded:
     return _checked(content, name, None)
 
 
-async def make_again(store: Store, settings: Settings, recorded: Recorded, out: Path | None) -> Again:
+async def make_again(store: Store, blobs: Blobs, settings: Settings, recorded: Recorded, out: Path | None) -> Again:
     """Train as the manifest says, and keep the adapter in the folder `out`.
 
     Raises:
-        Conflict: the base model or the rows are not what they were; the message says which.
+        Conflict: the base model, the rows or the adapter it began from are not what they were; the message says which.
     """
     content = recorded.content
     found = base_digest(settings.model)
@@ -110,11 +111,12 @@ async def make_again(store: Store, settings: Settings, recorded: Recorded, out: 
             code="other_base",
         )
     dataset = await _rows(store, content["dataset"])
+    champion = await _champion(blobs, recorded)
     differences = recorded.differences()
     for difference in differences:
         log.warning("not as it was: %s", difference)
     with tempfile.TemporaryDirectory(prefix="trimtab-again-") as scratch:
-        folder = _train(settings, recorded, dataset, Path(scratch))
+        folder = _train(settings, recorded, dataset, champion, Path(scratch))
         files = read_adapter(folder)
     if out is not None:
         _keep(files, out)
@@ -127,7 +129,20 @@ def _keep(files: Mapping[str, bytes], out: Path) -> None:
         (out / name).write_bytes(data)
 
 
-def _train(settings: Settings, recorded: Recorded, dataset: Dataset, scratch: Path) -> Path:
+async def _champion(blobs: Blobs, recorded: Recorded) -> str | None:
+    """The folder of the adapter that it began from."""
+    for name in recorded.content.get("parents") or ():
+        try:
+            return await blobs.local(name)
+        except NotFound as error:
+            raise Conflict(
+                f"The manifest's adapter began from {name}, which was removed; it cannot be made again.",
+                code="parent_gone",
+            ) from error
+    return None
+
+
+def _train(settings: Settings, recorded: Recorded, dataset: Dataset, champion: str | None, scratch: Path) -> Path:
     from retrain_jobs.base import load_base
     from retrain_jobs.candidate import fit
     from retrain_jobs.recipes import sft_lora
@@ -136,7 +151,7 @@ def _train(settings: Settings, recorded: Recorded, dataset: Dataset, scratch: Pa
     content = recorded.content
     config = sft_lora.Config.model_validate(content["recipe"])
     work = Work(
-        told, recorded.alias, content["job"], dataset, (), None, Options.of(told.retrain), scratch, recorded.threads
+        told, recorded.alias, content["job"], dataset, (), champion, Options.of(told.retrain), scratch, recorded.threads
     )
     base = load_base(settings.model, threads=recorded.threads, max_length=config.max_length)
     return fit(work, base, config, _log_progress, pace=content["pace"]).folder

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from retrain_jobs.attempts import Attempt, best_of, starts
 from retrain_jobs.base import Base, load_base
 from retrain_jobs.dataset import Dataset, require_enough, without
 from retrain_jobs.encode import Encoded, encode
@@ -29,6 +30,7 @@ from retrain_jobs.score import summary
 from retrain_jobs.work import Made, Report, Work
 from service.core.records import JobPhase
 from service.drivers.base_model import base_digest
+from service.settings import WarmStart
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,10 @@ CONFIG = Path(__file__).parent / "configs" / "sft_lora.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """An adapter in `folder`, still over its base model in memory; `dataset` lacks what was too long."""
+    """An adapter in `folder`, still over its base model in memory; `dataset` lacks what was too long.
+
+    `start` is whose weights it began with and the held-out loss of each start that was tried.
+    """
 
     model: Any
     base: Base
@@ -47,6 +52,7 @@ class Trained:
     tokens: Mapping[str, Encoded | None]
     curve: Curve
     folder: Path
+    start: Mapping[str, Any]
 
 
 def make(work: Work, report: Report, *, imported_s: float) -> Made:
@@ -73,7 +79,8 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
         made.folder,
         made.dataset,
         evaluation,
-        made.curve.summary() | {"stage_seconds": {name: round(value, 2) for name, value in seconds.items()}},
+        made.curve.summary()
+        | {"start": made.start, "stage_seconds": {name: round(value, 2) for name, value in seconds.items()}},
         manifest(
             dataset=made.dataset,
             golden=work.golden,
@@ -83,6 +90,7 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
             base_digest=made.base_digest,
             threads=work.threads,
             pace=made.curve.pace,
+            start=made.start,
         ),
         questions,
     )
@@ -95,26 +103,41 @@ def fit(work: Work, base: Base, config: sft_lora.Config, report: Report, *, pace
     dataset = without(work.dataset, [row for row in rows if tokens[row.request_id] is None], Reason.TOO_LONG)
     require_enough(dataset, work.options)
     base_id = base_digest(work.settings.model)
-    checkpoint = _checkpoint(work, dataset, base_id, config)
-    model, curve = sft_lora.train(
-        base, _fitting(dataset.train, tokens), _fitting(dataset.heldout, tokens), work.settings.retrain, config,
-        work.scratch, lambda share, detail: report(JobPhase.TRAINING, share, **detail), pace=pace,
-        checkpoint=checkpoint,
-    )  # fmt: skip
-    folder = save_adapter(model, work.scratch / "adapter", base_name=f"sha256:{base_id}")
-    return Trained(model, base, base_id, config, dataset, tokens, curve, folder)
+    knobs = work.settings.retrain
+    order = starts(knobs.warm_start, work.champion)
+
+    def attempt(start: WarmStart, seconds: float) -> Attempt:
+        before = order.index(start)
+
+        def told(share: float, detail: Mapping[str, Any]) -> None:
+            report(JobPhase.TRAINING, (before + share) / len(order), start=str(start), **detail)
+
+        model, curve = sft_lora.train(
+            base, _fitting(dataset.train, tokens), _fitting(dataset.heldout, tokens),
+            knobs.model_copy(update={"max_seconds": seconds}), config, work.scratch, told,
+            start=work.champion if start is WarmStart.CHAMPION else None, pace=pace,
+            checkpoint=_checkpoint(work, dataset, base_id, config, start),
+        )  # fmt: skip
+        folder = save_adapter(model, work.scratch / f"adapter-{start}", base_name=f"sha256:{base_id}")
+        return Attempt(start, model, curve, folder)
+
+    best, start = best_of(order, attempt, base, knobs.max_seconds)
+    return Trained(best.model, base, base_id, config, dataset, tokens, best.curve, best.folder, start)
 
 
-def _checkpoint(work: Work, dataset: Dataset, base_id: str, config: sft_lora.Config) -> Checkpoint | None:
+def _checkpoint(
+    work: Work, dataset: Dataset, base_id: str, config: sft_lora.Config, start: WarmStart
+) -> Checkpoint | None:
     """Its key is what the training is made from: other rows, settings, code or base, and it begins anew."""
     if work.checkpoint is None:
         return None
+    path = work.checkpoint if start is WarmStart.FRESH else work.checkpoint.with_suffix(f".{start}.pt")
     made_from = manifest(
         dataset=dataset, golden=(), knobs=work.settings.retrain, config=config.model_dump(), spec=work.spec,
         base_digest=base_id, threads=work.threads,
     )  # fmt: skip
     key = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-    return Checkpoint(work.checkpoint, key, work.settings.retrain.checkpoint_s)
+    return Checkpoint(path, key, work.settings.retrain.checkpoint_s)
 
 
 class _Clock:

@@ -10,14 +10,14 @@ from typing import Any
 
 from retrain_jobs.dataset import Dataset, imported_from
 from retrain_jobs.examples import GoldenItem, Slice, digest
-from service.settings import RetrainSettings
+from service.settings import RetrainSettings, WarmStart
 
 PACKAGES = ("torch", "transformers", "peft", "trl")
 
 _RECIPE_FIELDS = (
     "recipe", "rank", "alpha", "dropout", "learning_rate", "epochs", "batch_size", "patience", "max_seconds", "seed",
     "min_examples", "max_examples", "replay_ratio", "holdout_ratio", "max_source_ratio", "max_key_ratio",
-    "check_labels",
+    "check_labels", "warm_start",
 )  # fmt: skip
 
 
@@ -31,9 +31,16 @@ def manifest(
     base_digest: str,
     threads: int,
     pace: Sequence[float] = (),
+    start: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The record behind one adapter, as JSON; equal inputs give an equal record."""
+    """The record behind one adapter, as JSON; equal inputs give an equal record.
+
+    `start` is whose weights it began with (`Trained.start`); the champion is a parent where they were its own.
+    """
+    begun = dict(start or {})
     return {
+        "start": begun,
+        "parents": [spec["champion"]] if begun.get("taken") == WarmStart.CHAMPION else [],
         "dataset": {
             "digest": dataset.digest,
             "train": [row.request_id for row in dataset.train],

@@ -49,6 +49,14 @@ class Recipe(StrEnum):
     SFT_LORA = "sft_lora"
 
 
+class WarmStart(StrEnum):
+    """Whose weights a training begins with."""
+
+    FRESH = "fresh"
+    CHAMPION = "champion"
+    BOTH = "both"
+
+
 class PromotionMode(StrEnum):
     AUTO = "auto"
     APPROVE = "approve"
@@ -208,6 +216,9 @@ class RetrainSettings(Group):
     namespace: str | None = None
     job_template: Path | None = Field(None, description="Kubernetes Job manifest (YAML) that jobs are made from")
     recipe: Recipe = Recipe.SFT_LORA
+    warm_start: WarmStart = Field(
+        WarmStart.FRESH, description="both: from the champion's adapter, then fresh if time is left; the better is kept"
+    )
     every_s: Seconds | None = Field(None, description="a cycle so long after the last one, whatever drift says")
     every_labels: int | None = Field(None, ge=1, description="a cycle after so many newly labelled requests")
     max_cycles_per_day: int = Field(24, ge=1, description="of an alias; people may open more")

@@ -46,7 +46,7 @@ def run(
     _begin(optimizer, pace, watch, checkpoint)
     lengths = [len(row) for row in rows]
     curve = watch.curve
-    for batch in _upcoming(lengths, plan, curve.steps):
+    for batch in () if watch.over else _upcoming(lengths, plan, curve.steps):
         torch.manual_seed(plan.seed * 1_000_003 + curve.steps)
         rate = plan.learning_rate * pace.share(curve.steps, plan.steps, time.monotonic() - pace.started)
         loss = torch.zeros((), device=model.device)
@@ -62,10 +62,10 @@ def run(
         watch.stepped(loss.item(), sum(lengths[row] for row in batch), computed)
         if watch.over or curve.steps % plan.evaluate_every == 0:
             watch.evaluated(*judge(model, heldout, plan.max_tokens), optimizer.master)
+        if checkpoint is not None:
+            checkpoint.keep(lambda: _state(optimizer, pace, watch), last=watch.over)
         if watch.over:
             break
-        if checkpoint is not None:
-            checkpoint.keep(lambda: _state(optimizer, pace, watch))
     if watch.best is not None:
         optimizer.put(watch.best)
 

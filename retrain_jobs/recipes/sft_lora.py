@@ -1,4 +1,4 @@
-"""Supervised fine-tuning of a fresh LoRA by PEFT: completion-only loss, early stopping, a limit on time."""
+"""Supervised fine-tuning of a LoRA by PEFT: completion-only loss, early stopping, a limit on time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from pydantic import BaseModel, ConfigDict, Field
 
 from retrain_jobs import limits
@@ -41,12 +41,14 @@ class Config(BaseModel):
 
 def train(
     base: Base, rows: Sequence[Encoded], heldout: Sequence[Encoded], knobs: RetrainSettings, config: Config,
-    scratch: Path, on_step: OnStep, *, pace: Sequence[float] = (), checkpoint: Checkpoint | None = None,
+    scratch: Path, on_step: OnStep, *, start: str | None = None, pace: Sequence[float] = (),
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Any, Curve]:  # fmt: skip
     """Train on `rows`, keep the step that gets most of `heldout` right, of equals the one with the least loss.
 
     Args:
         scratch: where the adapter will be written.
+        start: the folder of an adapter to go on from, whose rank and layers it keeps; None: a fresh one.
         pace: that of an earlier training (`Curve.pace`), to be repeated.
 
     Returns:
@@ -65,7 +67,11 @@ def train(
         max_tokens=config.max_tokens,
     )
     torch.manual_seed(knobs.seed)
-    model = get_peft_model(base.model, lora(knobs, config))
+    model = (
+        get_peft_model(base.model, lora(knobs, config))
+        if start is None
+        else PeftModel.from_pretrained(base.model, start, is_trainable=True)
+    )
     optimizer = FlatAdamW(
         [weight for weight in model.parameters() if weight.requires_grad], base.model.dtype, beta2=config.adam_beta2,
         weight_decay=config.weight_decay, max_norm=config.max_grad_norm,

@@ -39,6 +39,11 @@ class Curve:
     stop_reason: str = "epochs"
     pace: tuple[float, ...] = ()
 
+    @property
+    def best_loss(self) -> float:
+        """The held-out loss of the weights that were kept."""
+        return dict(self.heldout)[self.best_step]
+
     def state(self) -> dict[str, Any]:
         """All of it; `Curve(**state)` is the same."""
         return asdict(self)
@@ -129,8 +134,10 @@ class Watch:
 
     def state(self) -> dict[str, Any]:
         """For `load`."""
-        return {"best": self.best, "peak": self._peak, "found": self._best_found, "worse": self._worse}
+        return {
+            "best": self.best, "over": self.over, "peak": self._peak, "found": self._best_found, "worse": self._worse,
+        }  # fmt: skip
 
     def load(self, state: Mapping[str, Any]) -> None:
-        self.best, self._worse = state["best"], state["worse"]
+        self.best, self.over, self._worse = state["best"], state["over"], state["worse"]
         self._peak, self._best_found = tuple(state["peak"]), tuple(state["found"])
