@@ -14,6 +14,7 @@ from retrain_jobs.dataset import Dataset, Options
 from retrain_jobs.examples import Example, Reason, Slice, imported_example, to_example
 from retrain_jobs.labels.rows import IMPORTED
 from retrain_jobs.manifest import PACKAGES, code_version, package_versions
+from retrain_jobs.preferences import turned_down
 from retrain_jobs.privacy import scrub
 from retrain_jobs.work import Work
 from service.core.errors import BadRequest, Conflict, NotFound
@@ -21,7 +22,7 @@ from service.core.records import JobPhase
 from service.drivers.adapter_files import adapter_digest, read_adapter
 from service.drivers.base_model import base_digest
 from service.ports import Blobs, Store
-from service.settings import Settings, WarmStart
+from service.settings import Recipe, Settings, WarmStart
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,9 @@ class Recorded:
     def settings(self, settings: Settings) -> Settings:
         """Ours with its way to train; of several starts only the one that was taken is made again."""
         taken = self.content.get("start", {}).get("taken", WarmStart.FRESH)
-        knobs = settings.retrain.model_copy(update={**self.content["settings"], "warm_start": WarmStart(taken)})
+        told = self.content["settings"]
+        kinds = {"recipe": Recipe(told["recipe"]), "warm_start": WarmStart(taken)}
+        knobs = settings.retrain.model_copy(update={**told, **kinds})
         return settings.model_copy(update={"retrain": knobs})
 
     def differences(self) -> list[str]:
@@ -144,12 +147,11 @@ async def _champion(blobs: Blobs, recorded: Recorded) -> str | None:
 
 def _train(settings: Settings, recorded: Recorded, dataset: Dataset, champion: str | None, scratch: Path) -> Path:
     from retrain_jobs.base import load_base
-    from retrain_jobs.candidate import fit
-    from retrain_jobs.recipes import sft_lora
+    from retrain_jobs.candidate import KINDS, fit
 
     told = recorded.settings(settings)
     content = recorded.content
-    config = sft_lora.Config.model_validate(content["recipe"])
+    config = KINDS[told.retrain.recipe].model_validate(content["recipe"])
     work = Work(
         told, recorded.alias, content["job"], dataset, (), champion, Options.of(told.retrain), scratch, recorded.threads
     )
@@ -165,22 +167,26 @@ async def _rows(store: Store, recorded: Mapping[str, Any]) -> Dataset:
     new = frozenset(recorded["new"])
     gone: list[str] = []
 
-    async def read(request_id: str) -> Example | None:
-        made = await _example(store, request_id, Slice.NEW if request_id in new else Slice.REPLAY)
+    async def read(side: str, request_id: str) -> Example | None:
+        source = Slice.NEW if request_id in new else Slice.REPLAY
+        made = await (_rejected if side == "rejected" else _example)(store, request_id, source)
         if isinstance(made, Reason):
             gone.append(request_id)
             return None
         return scrub(made)[0]
 
-    sides = {side: [await read(request_id) for request_id in recorded[side]] for side in ("train", "heldout")}
+    sides = {
+        side: [await read(side, request_id) for request_id in recorded.get(side, ())]
+        for side in ("train", "heldout", "rejected")
+    }
     if gone:
         raise Conflict(
             f"{len(gone)} of the manifest's rows are not there or have no label any more, the first {gone[0]}: they "
             "were erased, aged out or relabelled, so the adapter cannot be made again.",
             code="rows_gone",
         )
-    train, heldout = ([row for row in rows if row is not None] for rows in sides.values())
-    dataset = Dataset(tuple(train), tuple(heldout), len(train) + len(heldout), {}, {})
+    train, heldout, rejected = (tuple(row for row in rows if row is not None) for rows in sides.values())
+    dataset = Dataset(train, heldout, len(train) + len(heldout), {}, {}, rejected=rejected)
     if dataset.digest != recorded["digest"]:
         raise Conflict(
             "The rows are there but do not say what they said: a label has changed since, so the adapter cannot be "
@@ -197,6 +203,13 @@ async def _example(store: Store, row_id: str, source: Slice) -> Example | Reason
         return to_example(await store.capture(row_id), source)
     except NotFound:
         return Reason.NO_TARGET
+
+
+async def _rejected(store: Store, row_id: str, source: Slice) -> Example | Reason:
+    try:
+        return turned_down(await store.capture(row_id), source)
+    except NotFound:
+        return Reason.NO_PAIR
 
 
 def _checked(content: Any, where: str, digest: Any) -> Recorded:

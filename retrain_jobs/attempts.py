@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
-
 from retrain_jobs.base import Base
+from retrain_jobs.recipes.sft_lora import opened
 from retrain_jobs.recipes.watch import Curve
 from service.settings import WarmStart
 
@@ -58,6 +57,6 @@ def best_of(
     best = min(found, key=lambda attempt: attempt.curve.best_loss)
     if best is not found[-1]:
         found[-1].model.unload()
-        best = Attempt(best.start, PeftModel.from_pretrained(base.model, best.folder).eval(), best.curve, best.folder)
+        best = Attempt(best.start, opened(base, best.folder).eval(), best.curve, best.folder)
     losses = {str(attempt.start): round(attempt.curve.best_loss, 6) for attempt in found}
     return best, {"taken": str(best.start), "heldout_loss": losses}

@@ -23,18 +23,25 @@ from retrain_jobs.items import items_of
 from retrain_jobs.known_scores import KnownScores
 from retrain_jobs.manifest import manifest
 from retrain_jobs.publish import save_adapter
-from retrain_jobs.recipes import sft_lora
+from retrain_jobs.recipes import dpo_lora, kto_lora, sft_lora
 from retrain_jobs.recipes.checkpoint import Checkpoint
+from retrain_jobs.recipes.objective import Likelihood, Objective
 from retrain_jobs.recipes.watch import Curve
 from retrain_jobs.score import summary
 from retrain_jobs.work import Made, Report, Work
 from service.core.records import JobPhase
 from service.drivers.base_model import base_digest
-from service.settings import WarmStart
+from service.settings import Recipe, WarmStart
 
 log = logging.getLogger(__name__)
 
-CONFIG = Path(__file__).parent / "configs" / "sft_lora.yaml"
+CONFIGS = Path(__file__).parent / "configs"
+
+KINDS: Mapping[Recipe, type[sft_lora.Config]] = {
+    Recipe.SFT_LORA: sft_lora.Config,
+    Recipe.DPO_LORA: dpo_lora.Config,
+    Recipe.KTO_LORA: kto_lora.Config,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ class Trained:
 def make(work: Work, report: Report, *, imported_s: float) -> Made:
     """Train on the dataset and judge the result; `imported_s` is what importing took, for the record."""
     clock = _Clock()
-    config = sft_lora.Config.model_validate(yaml.safe_load(CONFIG.read_text("utf-8")))
+    config = read_config(work.settings.retrain.recipe)
     base = load_base(work.settings.model, threads=work.threads, max_length=config.max_length)
     seconds = {"import": imported_s, "load": clock.lap()}
     made = fit(work, base, config, report)
@@ -96,14 +103,34 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
     )
 
 
+def read_config(recipe: Recipe) -> sft_lora.Config:
+    return KINDS[recipe].model_validate(yaml.safe_load((CONFIGS / f"{recipe}.yaml").read_text("utf-8")))
+
+
+def goal(config: sft_lora.Config, wanted: Sequence[Encoded], rejected: Sequence[Encoded], *, seed: int) -> Objective:
+    """What the recipe of this configuration trains for. For pairs, `wanted` and `rejected` are in the same order."""
+    match config:
+        case dpo_lora.Config():
+            pairs = list(zip(wanted, rejected, strict=True))
+            return dpo_lora.Pairs(pairs, config.beta, config.sft_weight, config.rate_ratio)
+        case kto_lora.Config():
+            return kto_lora.Thumbs(wanted, rejected, config.beta, config.rate_ratio, seed)
+        case _:
+            return Likelihood(wanted)
+
+
 def fit(work: Work, base: Base, config: sft_lora.Config, report: Report, *, pace: Sequence[float] = ()) -> Trained:
     """Encode, train and save; with the `pace` of an earlier training it repeats that one."""
     rows = (*work.dataset.train, *work.dataset.heldout)
     tokens = {row.request_id: encode(base, row.messages(), row.target) for row in rows}
-    dataset = without(work.dataset, [row for row in rows if tokens[row.request_id] is None], Reason.TOO_LONG)
+    rejected = {row.request_id: encode(base, row.messages(), row.target) for row in work.dataset.rejected}
+    too_long = [row for row in rows if tokens[row.request_id] is None]
+    too_long += [row for row in work.dataset.rejected if rejected[row.request_id] is None]
+    dataset = without(work.dataset, too_long, Reason.TOO_LONG)
     require_enough(dataset, work.options)
     base_id = base_digest(work.settings.model)
     knobs = work.settings.retrain
+    learned = _fitting(dataset.train, tokens), _fitting(dataset.rejected, rejected)
     order = starts(knobs.warm_start, work.champion)
 
     def attempt(start: WarmStart, seconds: float) -> Attempt:
@@ -113,7 +140,7 @@ def fit(work: Work, base: Base, config: sft_lora.Config, report: Report, *, pace
             report(JobPhase.TRAINING, (before + share) / len(order), start=str(start), **detail)
 
         model, curve = sft_lora.train(
-            base, _fitting(dataset.train, tokens), _fitting(dataset.heldout, tokens),
+            base, goal(config, *learned, seed=knobs.seed), _fitting(dataset.heldout, tokens),
             knobs.model_copy(update={"max_seconds": seconds}), config, work.scratch, told,
             start=work.champion if start is WarmStart.CHAMPION else None, pace=pace,
             checkpoint=_checkpoint(work, dataset, base_id, config, start),

@@ -36,17 +36,22 @@ class Slice(StrEnum):
 
 
 class Origin(StrEnum):
-    """Who vouches for the target: a user's correction, a user's approval of the reply, or whoever imported it."""
+    """Who vouches for the target: a user's correction, a user's approval of the reply, or whoever imported it.
+
+    `REJECTED`: a user turned the reply down; it is none to give.
+    """
 
     EXPECTED = "expected"
     ACCEPTED = "accepted"
     IMPORTED = "imported"
+    REJECTED = "rejected"
 
 
 class Reason(StrEnum):
     """Why a row was left out; every row that was looked at is either kept or counted under one of these."""
 
     NO_TARGET = "no_target"
+    NO_PAIR = "no_pair"
     NOT_TEXT = "not_text"
     EMPTY_PROMPT = "empty_prompt"
     EMPTY_TARGET = "empty_target"

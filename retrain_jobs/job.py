@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from retrain_jobs.dataset import Dataset, Options, build, require_enough
+from retrain_jobs.dataset import Dataset, Options, require_enough
 from retrain_jobs.examples import GoldenItem, read_golden
 from retrain_jobs.lease import JobStopped, Lease, hold
 from retrain_jobs.limits import ran_out
+from retrain_jobs.preferences import prepare
 from retrain_jobs.selection import selection
 from retrain_jobs.served import Question, ask_served
 from retrain_jobs.unfinished import checkpoint_path, clear_checkpoints, forget
@@ -206,6 +207,6 @@ async def _read(store: Store, spec: Spec, golden: tuple[GoldenItem, ...], option
     )
     imported = await store.imported(spec.alias, since=spec.onset, until=spec.until, limit=limit)
     earlier = await store.imported(spec.alias, since=0.0, until=spec.onset, limit=limit)
-    dataset = await asyncio.to_thread(build, [*new, *imported], [*replay, *earlier], golden, options)
+    dataset = await asyncio.to_thread(prepare, [*new, *imported], [*replay, *earlier], golden, options)
     asked = await store.window(spec.alias, since=spec.onset, until=spec.until, limit=limit, newest=True)
     return replace(dataset, selection=await asyncio.to_thread(selection, asked, seed=options.seed))

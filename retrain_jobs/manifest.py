@@ -38,6 +38,8 @@ def manifest(
     `start` is whose weights it began with (`Trained.start`); the champion is a parent where they were its own.
     """
     begun = dict(start or {})
+    paired = {row.request_id for row in dataset.train}
+    rows = (*dataset.train, *dataset.heldout, *(row for row in dataset.rejected if row.request_id not in paired))
     return {
         "start": begun,
         "parents": [spec["champion"]] if begun.get("taken") == WarmStart.CHAMPION else [],
@@ -48,7 +50,8 @@ def manifest(
             "selection": dataset.selection,
             "triggers": [one.told() for one in dataset.triggers],
             "imported": imported_from((*dataset.train, *dataset.heldout)),
-            "new": [row.request_id for row in (*dataset.train, *dataset.heldout) if row.slice is Slice.NEW],
+            "rejected": [row.request_id for row in dataset.rejected],
+            "new": [row.request_id for row in rows if row.slice is Slice.NEW],
         },
         "golden_digest": digest([[item.messages(), item.target] for item in golden]),
         "settings": {name: getattr(knobs, name) for name in _RECIPE_FIELDS},

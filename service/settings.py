@@ -47,6 +47,8 @@ _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 class Recipe(StrEnum):
     SFT_LORA = "sft_lora"
+    DPO_LORA = "dpo_lora"
+    KTO_LORA = "kto_lora"
 
 
 class WarmStart(StrEnum):
@@ -215,7 +217,9 @@ class RetrainSettings(Group):
     launcher: str = Field("subprocess", pattern="^(subprocess|kubernetes)$")
     namespace: str | None = None
     job_template: Path | None = Field(None, description="Kubernetes Job manifest (YAML) that jobs are made from")
-    recipe: Recipe = Recipe.SFT_LORA
+    recipe: Recipe = Field(
+        Recipe.SFT_LORA, description="what is learned: targets, preferences (corrected replies), or thumbs"
+    )
     warm_start: WarmStart = Field(
         WarmStart.FRESH, description="both: from the champion's adapter, then fresh if time is left; the better is kept"
     )
