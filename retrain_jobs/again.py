@@ -18,6 +18,7 @@ from retrain_jobs.preferences import turned_down
 from retrain_jobs.privacy import scrub
 from retrain_jobs.work import Work
 from service.core.errors import BadRequest, Conflict, NotFound
+from service.core.merging import Merge
 from service.core.records import JobPhase
 from service.drivers.adapter_files import adapter_digest, read_adapter
 from service.drivers.base_model import base_digest
@@ -37,6 +38,11 @@ class Recorded:
     @property
     def alias(self) -> str:
         return str(self.content["job"]["alias"])
+
+    @property
+    def merge(self) -> Merge | None:
+        asked = self.content["job"].get("merge")
+        return Merge.read(asked) if asked else None
 
     @property
     def threads(self) -> int:
@@ -113,13 +119,14 @@ async def make_again(store: Store, blobs: Blobs, settings: Settings, recorded: R
             f"{content['base_digest'][:12]}; set `model` to the one that was used.",
             code="other_base",
         )
-    dataset = await _rows(store, content["dataset"])
-    champion = await _champion(blobs, recorded)
+    # A merge's rows only judged it.
+    dataset = Dataset((), (), 0, {}, {}) if recorded.merge else await _rows(store, content["dataset"])
+    parents = await _parents(blobs, recorded)
     differences = recorded.differences()
     for difference in differences:
         log.warning("not as it was: %s", difference)
     with tempfile.TemporaryDirectory(prefix="trimtab-again-") as scratch:
-        folder = _train(settings, recorded, dataset, champion, Path(scratch))
+        folder = _make(settings, recorded, dataset, parents, Path(scratch))
         files = read_adapter(folder)
     if out is not None:
         _keep(files, out)
@@ -132,30 +139,35 @@ def _keep(files: Mapping[str, bytes], out: Path) -> None:
         (out / name).write_bytes(data)
 
 
-async def _champion(blobs: Blobs, recorded: Recorded) -> str | None:
-    """The folder of the adapter that it began from."""
+async def _parents(blobs: Blobs, recorded: Recorded) -> list[str]:
+    """The folders of the adapters whose weights went in."""
+    found = []
     for name in recorded.content.get("parents") or ():
         try:
-            return await blobs.local(name)
+            found.append(await blobs.local(name))
         except NotFound as error:
             raise Conflict(
                 f"The manifest's adapter began from {name}, which was removed; it cannot be made again.",
                 code="parent_gone",
             ) from error
-    return None
+    return found
 
 
-def _train(settings: Settings, recorded: Recorded, dataset: Dataset, champion: str | None, scratch: Path) -> Path:
+def _make(settings: Settings, recorded: Recorded, dataset: Dataset, parents: list[str], scratch: Path) -> Path:
     from retrain_jobs.base import load_base
-    from retrain_jobs.candidate import KINDS, fit
+    from retrain_jobs.candidate import KINDS, fit, merge
 
     told = recorded.settings(settings)
     content = recorded.content
     config = KINDS[told.retrain.recipe].model_validate(content["recipe"])
+    champion = parents[0] if parents and not recorded.merge else None
     work = Work(
-        told, recorded.alias, content["job"], dataset, (), champion, Options.of(told.retrain), scratch, recorded.threads
-    )
+        told, recorded.alias, content["job"], dataset, (), champion, Options.of(told.retrain), scratch,
+        recorded.threads, parents=parents,
+    )  # fmt: skip
     base = load_base(settings.model, threads=recorded.threads, max_length=config.max_length)
+    if recorded.merge is not None:
+        return merge(work, base, config, recorded.merge).folder
     return fit(work, base, config, _log_progress, pace=content["pace"]).folder
 
 

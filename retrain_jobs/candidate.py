@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,12 @@ from retrain_jobs.manifest import manifest
 from retrain_jobs.publish import save_adapter
 from retrain_jobs.recipes import dpo_lora, kto_lora, sft_lora
 from retrain_jobs.recipes.checkpoint import Checkpoint
+from retrain_jobs.recipes.merged import merged
 from retrain_jobs.recipes.objective import Likelihood, Objective
 from retrain_jobs.recipes.watch import Curve
 from retrain_jobs.score import summary
 from retrain_jobs.work import Made, Report, Work
+from service.core.merging import Merge
 from service.core.records import JobPhase
 from service.drivers.base_model import base_digest
 from service.settings import Recipe, WarmStart
@@ -48,7 +50,8 @@ KINDS: Mapping[Recipe, type[sft_lora.Config]] = {
 class Trained:
     """An adapter in `folder`, still over its base model in memory; `dataset` lacks what was too long.
 
-    `start` is whose weights it began with and the held-out loss of each start that was tried.
+    `start` is whose weights it began with and the held-out loss of each start that was tried; `parents` are the
+    adapters whose weights went in.
     """
 
     model: Any
@@ -59,7 +62,8 @@ class Trained:
     tokens: Mapping[str, Encoded | None]
     curve: Curve
     folder: Path
-    start: Mapping[str, Any]
+    start: Mapping[str, Any] = field(default_factory=dict)
+    parents: Sequence[str] = ()
 
 
 def make(work: Work, report: Report, *, imported_s: float) -> Made:
@@ -68,7 +72,7 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
     config = read_config(work.settings.retrain.recipe)
     base = load_base(work.settings.model, threads=work.threads, max_length=config.max_length)
     seconds = {"import": imported_s, "load": clock.lap()}
-    made = fit(work, base, config, report)
+    made = fit(work, base, config, report) if work.merge is None else merge(work, base, config, work.merge)
     seconds["train"] = clock.lap()
     evaluation, questions = evaluate(
         made.model, base, work.champion, items_of(base, made.dataset.heldout, made.tokens, work.golden),
@@ -98,6 +102,7 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
             threads=work.threads,
             pace=made.curve.pace,
             start=made.start,
+            parents=made.parents,
         ),
         questions,
     )
@@ -149,7 +154,20 @@ def fit(work: Work, base: Base, config: sft_lora.Config, report: Report, *, pace
         return Attempt(start, model, curve, folder)
 
     best, start = best_of(order, attempt, base, knobs.max_seconds)
-    return Trained(best.model, base, base_id, config, dataset, tokens, best.curve, best.folder, start)
+    parents = [str(work.spec["champion"])] if best.start is WarmStart.CHAMPION else []
+    return Trained(best.model, base, base_id, config, dataset, tokens, best.curve, best.folder, start, parents)
+
+
+def merge(work: Work, base: Base, config: sft_lora.Config, asked: Merge) -> Trained:
+    """Merge and save; the held-out rows only judge."""
+    tokens = {row.request_id: encode(base, row.messages(), row.target) for row in work.dataset.heldout}
+    too_long = [row for row in work.dataset.heldout if tokens[row.request_id] is None]
+    dataset = without(work.dataset, too_long, Reason.TOO_LONG)
+    base_id = base_digest(work.settings.model)
+    model = merged(base, work.parents, asked, seed=work.settings.retrain.seed)
+    folder = save_adapter(model, work.scratch / "adapter", base_name=f"sha256:{base_id}")
+    return Trained(model, base, base_id, config, dataset, tokens, Curve(stop_reason="merged"), folder,
+                   parents=asked.adapters)  # fmt: skip
 
 
 def _checkpoint(

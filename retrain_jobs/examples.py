@@ -71,6 +71,8 @@ class Reason(StrEnum):
     REPLAY_QUOTA = "replay_quota"
     HELDOUT_NEAR_DUPLICATE = "heldout_near_duplicate"
     TOO_LONG = "too_long"
+    NOT_TRAINED = "not_trained"
+    PARENT_TRAINED = "parent_trained"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from retrain_jobs.dataset import Dataset, imported_from
 from retrain_jobs.examples import GoldenItem, Slice, digest
-from service.settings import RetrainSettings, WarmStart
+from service.settings import RetrainSettings
 
 PACKAGES = ("torch", "transformers", "peft", "trl")
 
@@ -32,17 +32,17 @@ def manifest(
     threads: int,
     pace: Sequence[float] = (),
     start: Mapping[str, Any] | None = None,
+    parents: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The record behind one adapter, as JSON; equal inputs give an equal record.
 
-    `start` is whose weights it began with (`Trained.start`); the champion is a parent where they were its own.
+    `start` is whose weights it began with (`Trained.start`), `parents` are the adapters whose weights went in.
     """
-    begun = dict(start or {})
     paired = {row.request_id for row in dataset.train}
     rows = (*dataset.train, *dataset.heldout, *(row for row in dataset.rejected if row.request_id not in paired))
     return {
-        "start": begun,
-        "parents": [spec["champion"]] if begun.get("taken") == WarmStart.CHAMPION else [],
+        "start": dict(start or {}),
+        "parents": list(parents),
         "dataset": {
             "digest": dataset.digest,
             "train": [row.request_id for row in dataset.train],

@@ -55,7 +55,7 @@ class Curve:
             "steps": self.steps,
             "seconds": round(self.seconds, 2),
             "tokens_per_s": round(self.tokens / self.seconds) if self.seconds else 0,
-            "padding_ratio": round(1.0 - self.tokens / max(1, self.computed), 4),
+            "padding_ratio": round(1.0 - self.tokens / self.computed, 4) if self.computed else 0.0,
             "best_step": self.best_step,
             "stop_reason": self.stop_reason,
             "train_loss": [[step, round(loss, 4)] for step, loss in self.train[::thin]],
