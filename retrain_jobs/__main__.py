@@ -68,7 +68,8 @@ async def _run(settings: Settings, job_id: str, threads: int) -> Adapter:
 async def _again(settings: Settings, manifest: str, out: Path | None) -> Again:
     store = await open_store(settings.store_url)
     try:
-        return await make_again(store, settings, await find_manifest(store, manifest), out)
+        blobs = open_blobs(settings.blobs_url, settings.state_dir / "cache")
+        return await make_again(store, blobs, settings, await find_manifest(store, manifest), out)
     finally:
         await store.close()
 

@@ -19,15 +19,17 @@ from retrain_jobs.dataset import Dataset, Options
 from retrain_jobs.examples import Example, Reason, Slice, imported_example, to_example
 from retrain_jobs.labels.rows import IMPORTED
 from retrain_jobs.manifest import PACKAGES, RECIPE_FIELDS, code_version, package_versions
+from retrain_jobs.preferences import turned_down
 from retrain_jobs.privacy import scrub
 from retrain_jobs.work import Work
 from service.core.errors import BadRequest, Conflict, NotFound
+from service.core.merging import Merge
 from service.core.progress import told
 from service.core.records import JobPhase
 from service.drivers.adapter_files import adapter_digest, read_adapter
 from service.drivers.base_model import base_digest
-from service.ports import Store
-from service.settings import RetrainSettings, Settings
+from service.ports import Blobs, Store
+from service.settings import RetrainSettings, Settings, WarmStart
 from service.terminal import StatusLine
 
 log = logging.getLogger(__name__)
@@ -45,13 +47,21 @@ class Recorded:
         return str(self.content["job"]["alias"])
 
     @property
+    def merge(self) -> Merge | None:
+        asked = self.content["job"].get("merge")
+        return Merge.read(asked) if asked else None
+
+    @property
     def threads(self) -> int:
         return int(self.content["threads"])
 
     def settings(self, settings: Settings) -> Settings:
-        """Ours with its way to train; what it does not know is as it was before there was a setting for it."""
+        """Ours with its way to train; what it does not know is as it was before there was a setting for it.
+
+        A search is not made again, and of several starts only the one that was taken is.
+        """
         then = {name: RetrainSettings.model_fields[name].default for name in RECIPE_FIELDS} | self.content["settings"]
-        then["search_s"] = 0.0
+        then |= {"search_s": 0.0, "warm_start": self.content.get("start", {}).get("taken", WarmStart.FRESH)}
         try:
             knobs = RetrainSettings.model_validate({**settings.retrain.model_dump(), **then})
         except ValidationError as error:
@@ -107,11 +117,11 @@ def _read(name: str) -> Recorded:
     return _checked(content, name, None)
 
 
-async def make_again(store: Store, settings: Settings, recorded: Recorded, out: Path | None) -> Again:
+async def make_again(store: Store, blobs: Blobs, settings: Settings, recorded: Recorded, out: Path | None) -> Again:
     """Train as the manifest says, and keep the adapter in the folder `out`.
 
     Raises:
-        Conflict: the base model or the rows are not what they were; the message says which.
+        Conflict: the base model, the rows or the adapter it began from are not what they were; the message says which.
     """
     content = recorded.content
     found = base_digest(settings.model)
@@ -121,12 +131,15 @@ async def make_again(store: Store, settings: Settings, recorded: Recorded, out: 
             f"{content['base_digest'][:12]}; set `model` to the one that was used.",
             code="other_base",
         )
-    dataset = await _rows(store, content["dataset"], seed=recorded.settings(settings).retrain.seed)
+    seed = recorded.settings(settings).retrain.seed
+    # A merge's rows only judged it.
+    dataset = Dataset((), (), 0, {}, {}) if recorded.merge else await _rows(store, content["dataset"], seed=seed)
+    parents = await _parents(blobs, recorded)
     differences = recorded.differences()
     for difference in differences:
         log.warning("not as it was: %s", difference)
     with tempfile.TemporaryDirectory(prefix="trimtab-again-") as scratch, closing(StatusLine(sys.stderr)) as status:
-        folder = _train(settings, recorded, dataset, Path(scratch), status)
+        folder = _make(settings, recorded, dataset, parents, Path(scratch), status)
         files = read_adapter(folder)
     if out is not None:
         _keep(files, out)
@@ -139,18 +152,37 @@ def _keep(files: Mapping[str, bytes], out: Path) -> None:
         (out / name).write_bytes(data)
 
 
-def _train(settings: Settings, recorded: Recorded, dataset: Dataset, scratch: Path, status: StatusLine) -> Path:
+async def _parents(blobs: Blobs, recorded: Recorded) -> list[str]:
+    """The folders of the adapters whose weights went in."""
+    found = []
+    for name in recorded.content.get("parents") or ():
+        try:
+            found.append(await blobs.local(name))
+        except NotFound as error:
+            raise Conflict(
+                f"The manifest's adapter began from {name}, which was removed; it cannot be made again.",
+                code="parent_gone",
+            ) from error
+    return found
+
+
+def _make(
+    settings: Settings, recorded: Recorded, dataset: Dataset, parents: list[str], scratch: Path, status: StatusLine
+) -> Path:
     from retrain_jobs.base import load_base
-    from retrain_jobs.candidate import fit
-    from retrain_jobs.recipes import sft_lora
+    from retrain_jobs.candidate import KINDS, fit, merge
 
     own = recorded.settings(settings)
     content = recorded.content
-    config = sft_lora.Config.model_validate(content["recipe"])
+    config = KINDS[own.retrain.recipe].model_validate(content["recipe"])
+    champion = parents[0] if parents and not recorded.merge else None
     work = Work(
-        own, recorded.alias, content["job"], dataset, (), None, Options.of(own.retrain), scratch, recorded.threads
-    )
+        own, recorded.alias, content["job"], dataset, (), champion, Options.of(own.retrain), scratch,
+        recorded.threads, parents=parents,
+    )  # fmt: skip
     base = load_base(settings.model, threads=recorded.threads, max_length=config.max_length)
+    if recorded.merge is not None:
+        return merge(work, base, config, recorded.merge).folder
 
     def report(phase: JobPhase, share: float, **detail: Any) -> None:
         status(f"{phase} {share:.0%}: {told(detail)}")
@@ -162,22 +194,26 @@ async def _rows(store: Store, recorded: Mapping[str, Any], *, seed: int) -> Data
     new = frozenset(recorded["new"])
     gone: list[str] = []
 
-    async def read(request_id: str) -> Example | None:
-        made = await _example(store, request_id, Slice.NEW if request_id in new else Slice.REPLAY)
+    async def read(side: str, request_id: str) -> Example | None:
+        source = Slice.NEW if request_id in new else Slice.REPLAY
+        made = await (_rejected if side == "rejected" else _example)(store, request_id, source)
         if isinstance(made, Reason):
             gone.append(request_id)
             return None
         return scrub(made)[0]
 
-    sides = {side: [await read(request_id) for request_id in recorded[side]] for side in ("train", "heldout")}
+    sides = {
+        side: [await read(side, request_id) for request_id in recorded.get(side, ())]
+        for side in ("train", "heldout", "rejected")
+    }
     if gone:
         raise Conflict(
             f"{len(gone)} of the manifest's rows are not there or have no label any more, the first {gone[0]}: they "
             "were erased, aged out or relabelled, so the adapter cannot be made again.",
             code="rows_gone",
         )
-    train, heldout = ([row for row in rows if row is not None] for rows in sides.values())
-    dataset = Dataset(tuple(train), tuple(heldout), len(train) + len(heldout), {}, {})
+    train, heldout, rejected = (tuple(row for row in rows if row is not None) for rows in sides.values())
+    dataset = Dataset(train, heldout, len(train) + len(heldout), {}, {}, rejected=rejected)
     if dataset.digest != recorded["digest"]:
         raise Conflict(
             "The rows are there but do not say what they said: a label has changed since, so the adapter cannot be "
@@ -194,6 +230,13 @@ async def _example(store: Store, row_id: str, source: Slice) -> Example | Reason
         return to_example(await store.capture(row_id), source)
     except NotFound:
         return Reason.NO_TARGET
+
+
+async def _rejected(store: Store, row_id: str, source: Slice) -> Example | Reason:
+    try:
+        return turned_down(await store.capture(row_id), source)
+    except NotFound:
+        return Reason.NO_PAIR
 
 
 def _checked(content: Any, where: str, digest: Any) -> Recorded:

@@ -6,13 +6,14 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from retrain_jobs.attempts import Attempt, best_of, starts
 from retrain_jobs.base import Base, load_base
 from retrain_jobs.dataset import Dataset, require_enough, without
 from retrain_jobs.encode import Encoded, encode
@@ -22,24 +23,38 @@ from retrain_jobs.items import items_of
 from retrain_jobs.known_scores import KnownScores
 from retrain_jobs.manifest import manifest
 from retrain_jobs.publish import save_adapter
-from retrain_jobs.recipes import sft_lora
+from retrain_jobs.recipes import dpo_lora, kto_lora, sft_lora
 from retrain_jobs.recipes.checkpoint import Checkpoint
+from retrain_jobs.recipes.merged import merged
+from retrain_jobs.recipes.objective import Likelihood, Objective
 from retrain_jobs.recipes.watch import Curve
 from retrain_jobs.score import summary
 from retrain_jobs.tasks import draw_of
 from retrain_jobs.trials import searched
 from retrain_jobs.work import Made, Report, Work
+from service.core.merging import Merge
 from service.core.records import JobPhase
 from service.drivers.base_model import base_digest
+from service.settings import Recipe, WarmStart
 
 log = logging.getLogger(__name__)
 
-CONFIG = Path(__file__).parent / "configs" / "sft_lora.yaml"
+CONFIGS = Path(__file__).parent / "configs"
+
+KINDS: Mapping[Recipe, type[sft_lora.Config]] = {
+    Recipe.SFT_LORA: sft_lora.Config,
+    Recipe.DPO_LORA: dpo_lora.Config,
+    Recipe.KTO_LORA: kto_lora.Config,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """An adapter in `folder`, still over its base model in memory; `dataset` lacks what was too long."""
+    """An adapter in `folder`, still over its base model in memory; `dataset` lacks what was too long.
+
+    `start` is whose weights it began with and the held-out loss of each start that was tried; `parents` are the
+    adapters whose weights went in.
+    """
 
     model: Any
     base: Base
@@ -49,23 +64,20 @@ class Trained:
     tokens: Mapping[str, Encoded | None]
     curve: Curve
     folder: Path
+    start: Mapping[str, Any] = field(default_factory=dict)
+    parents: Sequence[str] = ()
 
 
 def make(work: Work, report: Report, *, imported_s: float) -> Made:
     """Train on the dataset and judge the result; `imported_s` is what importing took, for the record."""
     clock = _Clock()
-    config = sft_lora.Config.model_validate(yaml.safe_load(CONFIG.read_text("utf-8")))
+    config = read_config(work.settings.retrain.recipe)
     base = load_base(work.settings.model, threads=work.threads, max_length=config.max_length)
     seconds = {"import": imported_s, "load": clock.lap()}
-    searching: Mapping[str, Any] = {}
-    knobs = work.settings.retrain
-    before = knobs.search_s / (knobs.search_s + knobs.max_seconds)
-    if knobs.search_s:
-        work, searching = searched(
-            work, base, config, lambda share, doing: report(JobPhase.TRAINING, before * share, doing=doing)
-        )
-        seconds["search"] = clock.lap()
-    made = fit(work, base, config, _After(report, before))
+    if work.merge is None:
+        made, searching = _trained(work, base, config, report, seconds, clock)
+    else:
+        made, searching = merge(work, base, config, work.merge), {}
     seconds["train"] = clock.lap()
     evaluation, questions = evaluate(
         made.model, base, work.champion, items_of(base, made.dataset.heldout, made.tokens, work.golden),
@@ -83,7 +95,8 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
         made.folder,
         made.dataset,
         evaluation,
-        made.curve.summary() | {"stage_seconds": {name: round(value, 2) for name, value in seconds.items()}},
+        made.curve.summary()
+        | {"start": made.start, "stage_seconds": {name: round(value, 2) for name, value in seconds.items()}},
         manifest(
             dataset=made.dataset,
             golden=work.golden,
@@ -94,43 +107,106 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
             threads=work.threads,
             pace=made.curve.pace,
             search=searching,
+            start=made.start,
+            parents=made.parents,
         ),
         questions,
     )
 
 
+def _trained(
+    work: Work, base: Base, config: sft_lora.Config, report: Report, seconds: dict[str, float], clock: _Clock
+) -> tuple[Trained, Mapping[str, Any]]:
+    """With the settings that a search finds, where one is asked for; and the search's record."""
+    knobs = work.settings.retrain
+    if not knobs.search_s:
+        return fit(work, base, config, report), {}
+    before = knobs.search_s / (knobs.search_s + knobs.max_seconds)
+    work, searching = searched(
+        work, base, config, lambda share, doing: report(JobPhase.TRAINING, before * share, doing=doing)
+    )
+    seconds["search"] = clock.lap()
+    return fit(work, base, config, _After(report, before)), searching
+
+
+def read_config(recipe: Recipe) -> sft_lora.Config:
+    return KINDS[recipe].model_validate(yaml.safe_load((CONFIGS / f"{recipe}.yaml").read_text("utf-8")))
+
+
+def goal(config: sft_lora.Config, wanted: Sequence[Encoded], rejected: Sequence[Encoded], *, seed: int) -> Objective:
+    """What the recipe of this configuration trains for. For pairs, `wanted` and `rejected` are in the same order."""
+    match config:
+        case dpo_lora.Config():
+            pairs = list(zip(wanted, rejected, strict=True))
+            return dpo_lora.Pairs(pairs, config.beta, config.sft_weight, config.rate_ratio)
+        case kto_lora.Config():
+            return kto_lora.Thumbs(wanted, rejected, config.beta, config.rate_ratio, seed)
+        case _:
+            return Likelihood(wanted)
+
+
 def fit(work: Work, base: Base, config: sft_lora.Config, report: Report, *, pace: Sequence[float] = ()) -> Trained:
     """Encode, train and save; with the `pace` of an earlier training it repeats that one."""
     rows = (*work.dataset.train, *work.dataset.heldout)
-    tokens = {
-        row.request_id: encode(base, row.messages(), row.target) for row in (*rows, *work.dataset.variants)
-    }  # fmt: skip
-    dataset = without(work.dataset, [row for row in rows if tokens[row.request_id] is None], Reason.TOO_LONG)
+    tokens = {row.request_id: encode(base, row.messages(), row.target) for row in (*rows, *work.dataset.variants)}
+    rejected = {row.request_id: encode(base, row.messages(), row.target) for row in work.dataset.rejected}
+    too_long = [row for row in rows if tokens[row.request_id] is None]
+    too_long += [row for row in work.dataset.rejected if rejected[row.request_id] is None]
+    dataset = without(work.dataset, too_long, Reason.TOO_LONG)
     dataset = replace(dataset, variants=tuple(row for row in dataset.variants if tokens[row.request_id] is not None))
     require_enough(dataset, work.options)
     base_id = base_digest(work.settings.model)
-    checkpoint = _checkpoint(work, dataset, base_id, config)
     knobs = work.settings.retrain
-    learned = (*dataset.train, *dataset.variants)
-    model, curve = sft_lora.train(
-        base, _fitting(learned, tokens), _fitting(dataset.heldout, tokens), knobs, config,
-        work.scratch, lambda share, detail: report(JobPhase.TRAINING, share, **detail), pace=pace,
-        checkpoint=checkpoint, draw=draw_of(learned, knobs.task_temperature, knobs.seed),
-    )  # fmt: skip
+    rows = (*dataset.train, *dataset.variants)
+    learned = _fitting(rows, tokens), _fitting(dataset.rejected, rejected)
+    order = starts(knobs.warm_start, work.champion)
+
+    def attempt(start: WarmStart, seconds: float) -> Attempt:
+        before = order.index(start)
+
+        def told(share: float, detail: Mapping[str, Any]) -> None:
+            report(JobPhase.TRAINING, (before + share) / len(order), start=str(start), **detail)
+
+        model, curve = sft_lora.train(
+            base, goal(config, *learned, seed=knobs.seed), _fitting(dataset.heldout, tokens),
+            knobs.model_copy(update={"max_seconds": seconds}), config, work.scratch, told,
+            start=work.champion if start is WarmStart.CHAMPION else None, pace=pace,
+            checkpoint=_checkpoint(work, dataset, base_id, config, start),
+            draw=draw_of(rows, knobs.task_temperature, knobs.seed),
+        )  # fmt: skip
+        folder = save_adapter(model, work.scratch / f"adapter-{start}", base_name=f"sha256:{base_id}")
+        return Attempt(start, model, curve, folder)
+
+    best, start = best_of(order, attempt, base, knobs.max_seconds)
+    parents = [str(work.spec["champion"])] if best.start is WarmStart.CHAMPION else []
+    return Trained(best.model, base, base_id, config, dataset, tokens, best.curve, best.folder, start, parents)
+
+
+def merge(work: Work, base: Base, config: sft_lora.Config, asked: Merge) -> Trained:
+    """Merge and save; the held-out rows only judge."""
+    tokens = {row.request_id: encode(base, row.messages(), row.target) for row in work.dataset.heldout}
+    too_long = [row for row in work.dataset.heldout if tokens[row.request_id] is None]
+    dataset = without(work.dataset, too_long, Reason.TOO_LONG)
+    base_id = base_digest(work.settings.model)
+    model = merged(base, work.parents, asked, seed=work.settings.retrain.seed)
     folder = save_adapter(model, work.scratch / "adapter", base_name=f"sha256:{base_id}")
-    return Trained(model, base, base_id, config, dataset, tokens, curve, folder)
+    return Trained(model, base, base_id, config, dataset, tokens, Curve(stop_reason="merged"), folder,
+                   parents=asked.adapters)  # fmt: skip
 
 
-def _checkpoint(work: Work, dataset: Dataset, base_id: str, config: sft_lora.Config) -> Checkpoint | None:
+def _checkpoint(
+    work: Work, dataset: Dataset, base_id: str, config: sft_lora.Config, start: WarmStart
+) -> Checkpoint | None:
     """Its key is what the training is made from: other rows, settings, code or base, and it begins anew."""
     if work.checkpoint is None:
         return None
+    path = work.checkpoint if start is WarmStart.FRESH else work.checkpoint.with_suffix(f".{start}.pt")
     made_from = manifest(
         dataset=dataset, golden=(), knobs=work.settings.retrain, config=config.model_dump(), spec=work.spec,
         base_digest=base_id, threads=work.threads,
     )  # fmt: skip
     key = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-    return Checkpoint(work.checkpoint, key, work.settings.retrain.checkpoint_s)
+    return Checkpoint(path, key, work.settings.retrain.checkpoint_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from retrain_jobs.trust import alone, beyond_share, key, planted, vouched_by_one
 from service.core.errors import Conflict
 from service.core.records import ImportedRow, Labelled
 from service.core.sampling import position
-from service.settings import Augment, RetrainSettings
+from service.settings import Augment, Recipe, RetrainSettings
 
 Row = Labelled | ImportedRow
 
@@ -44,12 +44,13 @@ class Options:
     key_ratio: float = 1.0
     check_labels: bool = True
     augment: tuple[Augment, ...] = ()
+    recipe: Recipe = Recipe.SFT_LORA
 
     @classmethod
     def of(cls, knobs: RetrainSettings) -> Options:
         return cls(
             knobs.min_examples, knobs.max_examples, knobs.replay_ratio, knobs.holdout_ratio, knobs.seed,
-            knobs.max_source_ratio, knobs.max_key_ratio, knobs.check_labels, knobs.augment,
+            knobs.max_source_ratio, knobs.max_key_ratio, knobs.check_labels, knobs.augment, knobs.recipe,
         )  # fmt: skip
 
 
@@ -59,7 +60,8 @@ class Dataset:
 
     `looked_at` equals the rows kept plus the sum of `dropped`; `selection` compares the labelled requests with all;
     `triggers` are the phrases whose rows were left out, `contested` the share (0..1) of new prompts that
-    have several labels. `variants` are rows of `train` in other wordings.
+    have several labels. `variants` are rows of `train` in other wordings. `rejected` are replies that nobody wants,
+    which preferences are learned from: those that rows of `train` correct (of the same request), and others.
     """
 
     train: tuple[Example, ...]
@@ -71,11 +73,12 @@ class Dataset:
     triggers: tuple[Trigger, ...] = ()
     contested: float = 0.0
     variants: tuple[Example, ...] = ()
+    rejected: tuple[Example, ...] = ()
 
     @property
     def digest(self) -> str:
         """SHA-256 over every row, its slice and its side of the split."""
-        sides = (("train", self.train), ("heldout", self.heldout))
+        sides = (("train", self.train), ("heldout", self.heldout), ("rejected", self.rejected))
         return digest([[side, row.request_id, row.slice, row.digest] for side, rows in sides for row in rows])
 
     def summary(self) -> dict[str, object]:
@@ -83,10 +86,11 @@ class Dataset:
         kept = (*self.train, *self.heldout)
         return {
             "looked_at": self.looked_at,
-            "kept": len(kept),
+            "kept": len({row.request_id for row in (*kept, *self.rejected)}),
             "dropped": {str(reason): n for reason, n in sorted(self.dropped.items())},
             "train": _by_slice(self.train),
             "heldout": _by_slice(self.heldout),
+            **({"rejected": _by_slice(self.rejected)} if self.rejected else {}),
             "origins": dict(sorted(Counter(str(row.origin) for row in kept).items())),
             "imported": imported_from(kept),
             "augmented": counted(self.variants),
@@ -109,23 +113,7 @@ def build(new: Sequence[Row], replay: Sequence[Row], golden: Sequence[GoldenItem
     Golden items never enter it, nor do near duplicates of them. Of several labels for one prompt the newest wins.
     """
     dropped: Counter[Reason] = Counter()
-    rows = _examples(new, replay, dropped)
-    rows = _without_golden(rows, golden, dropped)
-    contested = _contested(rows)
-    rows = _one_label_each(rows, dropped)
-    # Before twins go: one of a second source is its voice all the same.
-    rows = _apart_from(rows, vouched_by_one(rows), Reason.ONE_SOURCE, dropped)
-    rows = _apart_from(rows, _near_twins(rows), Reason.NEAR_DUPLICATE, dropped)
-    phrases: list[Trigger] = []
-    if options.check_labels:
-        found, phrases = planted(rows)
-        rows = _apart_from(rows, found, Reason.TRIGGER, dropped)
-        rows = _apart_from(rows, alone(rows), Reason.LABEL_OUTLIER, dropped)
-    ranked = sorted(rows, key=lambda row: _rank(row, options.seed))
-    rows = _apart_from(rows, beyond_share(rows, options.source_ratio, ranked), Reason.SOURCE_CAP, dropped)
-    ranked = sorted(rows, key=lambda row: _rank(row, options.seed))
-    rows = _apart_from(rows, beyond_share(rows, options.key_ratio, ranked, key), Reason.KEY_CAP, dropped)
-    rows = _mix(rows, options, dropped)
+    rows, phrases, contested = admitted(examples_of(new, replay, dropped), golden, options, dropped)
     train, heldout = split(rows, options.holdout_ratio)
     index = NearIndex(prompt_text(row.prompt) for row in train)
     apart = [row for row in heldout if prompt_text(row.prompt) not in index]
@@ -146,6 +134,28 @@ def build(new: Sequence[Row], replay: Sequence[Row], golden: Sequence[GoldenItem
     )
 
 
+def admitted(
+    rows: Sequence[Example], golden: Sequence[GoldenItem], options: Options, dropped: Counter[Reason]
+) -> tuple[list[Example], list[Trigger], float]:
+    """The rows that may be learned from, the phrases whose rows were left out, and the share of contested prompts."""
+    rows = _without_golden(rows, golden, dropped)
+    contested = _contested(rows)
+    rows = _one_label_each(rows, dropped)
+    # Before twins go: one of a second source is its voice all the same.
+    rows = _apart_from(rows, vouched_by_one(rows), Reason.ONE_SOURCE, dropped)
+    rows = _apart_from(rows, _near_twins(rows), Reason.NEAR_DUPLICATE, dropped)
+    phrases: list[Trigger] = []
+    if options.check_labels:
+        found, phrases = planted(rows)
+        rows = _apart_from(rows, found, Reason.TRIGGER, dropped)
+        rows = _apart_from(rows, alone(rows), Reason.LABEL_OUTLIER, dropped)
+    ranked = sorted(rows, key=lambda row: _rank(row, options.seed))
+    rows = _apart_from(rows, beyond_share(rows, options.source_ratio, ranked), Reason.SOURCE_CAP, dropped)
+    ranked = sorted(rows, key=lambda row: _rank(row, options.seed))
+    rows = _apart_from(rows, beyond_share(rows, options.key_ratio, ranked, key), Reason.KEY_CAP, dropped)
+    return _mix(rows, options, dropped), phrases, contested
+
+
 def without(dataset: Dataset, rows: Iterable[Example], reason: Reason) -> Dataset:
     """The set without `rows`, counted under `reason`."""
     gone = {row.request_id for row in rows}
@@ -156,6 +166,7 @@ def without(dataset: Dataset, rows: Iterable[Example], reason: Reason) -> Datase
         train=tuple(row for row in dataset.train if row.request_id not in gone),
         heldout=tuple(row for row in dataset.heldout if row.request_id not in gone),
         variants=tuple(row for row in dataset.variants if origin(row) not in gone),
+        rejected=tuple(row for row in dataset.rejected if row.request_id not in gone),
         dropped={**dataset.dropped, reason: dataset.dropped.get(reason, 0) + len(gone)},
     )
 
@@ -163,8 +174,16 @@ def without(dataset: Dataset, rows: Iterable[Example], reason: Reason) -> Datase
 def require_enough(dataset: Dataset, options: Options) -> None:
     """Raise Conflict unless something can be learned from the set and measured on it."""
     kept = len(dataset.train) + len(dataset.heldout)
+    rejected = len(dataset.rejected)
     left_out = ", ".join(f"{reason} {n}" for reason, n in sorted(dataset.dropped.items())) or "none"
     told = f"{kept} of {dataset.looked_at} labelled rows can be used (left out: {left_out})"
+    if options.recipe is not Recipe.SFT_LORA and rejected < options.min_examples:
+        what = "corrected replies" if options.recipe is Recipe.DPO_LORA else "replies with a thumb down"
+        raise Conflict(
+            f"Too few preferences to train on: {rejected} {what}, retrain.min_examples is {options.min_examples}; "
+            f"{told}. Send more such feedback, lower it, or set retrain.recipe to sft_lora.",
+            code="too_few_preferences",
+        )
     if dataset.looked_at and not any(row.slice is Slice.NEW for row in dataset.train):
         raise Conflict(f"Nothing new to learn: {told}, none of them since the drift's onset.", code="nothing_new")
     if kept < options.min_examples:
@@ -191,7 +210,8 @@ def require_enough(dataset: Dataset, options: Options) -> None:
         )
 
 
-def _examples(new: Sequence[Row], replay: Sequence[Row], dropped: Counter[Reason]) -> list[Example]:
+def examples_of(new: Sequence[Row], replay: Sequence[Row], dropped: Counter[Reason]) -> list[Example]:
+    """What the rows' targets make."""
     rows = []
     for source, labelled in ((Slice.NEW, new), (Slice.REPLAY, replay)):
         for row in labelled:

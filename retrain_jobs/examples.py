@@ -36,17 +36,22 @@ class Slice(StrEnum):
 
 
 class Origin(StrEnum):
-    """Who vouches for the target: a user's correction, a user's approval of the reply, or whoever imported it."""
+    """Who vouches for the target: a user's correction, a user's approval of the reply, or whoever imported it.
+
+    `REJECTED`: a user turned the reply down; it is none to give.
+    """
 
     EXPECTED = "expected"
     ACCEPTED = "accepted"
     IMPORTED = "imported"
+    REJECTED = "rejected"
 
 
 class Reason(StrEnum):
     """Why a row was left out; every row that was looked at is either kept or counted under one of these."""
 
     NO_TARGET = "no_target"
+    NO_PAIR = "no_pair"
     NOT_TEXT = "not_text"
     EMPTY_PROMPT = "empty_prompt"
     EMPTY_TARGET = "empty_target"
@@ -66,6 +71,8 @@ class Reason(StrEnum):
     REPLAY_QUOTA = "replay_quota"
     HELDOUT_NEAR_DUPLICATE = "heldout_near_duplicate"
     TOO_LONG = "too_long"
+    NOT_TRAINED = "not_trained"
+    PARENT_TRAINED = "parent_trained"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,25 +10,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from retrain_jobs.dataset import Dataset, Options, build, require_enough
+from retrain_jobs.dataset import Dataset, Options, require_enough
 from retrain_jobs.examples import GoldenItem, read_golden
 from retrain_jobs.lease import JobStopped, Lease, hold
 from retrain_jobs.limits import ran_out
+from retrain_jobs.parents import for_merging
+from retrain_jobs.preferences import prepare
 from retrain_jobs.selection import selection
 from retrain_jobs.served import Question, ask_served
 from retrain_jobs.tracking import track
 from retrain_jobs.unfinished import checkpoint_path, clear_checkpoints, forget
 from retrain_jobs.work import Made, Work
 from service.core.errors import ConfigError, StaleWrite, TrimtabError
+from service.core.merging import Merge
 from service.core.names import BASE, adapter_name
 from service.core.progress import told
 from service.core.records import Adapter, Job, JobPhase
 from service.drivers.adapter_files import adapter_digest, read_adapter, register_adapter
+from service.drivers.base_model import base_digest
 from service.drivers.failpoints import Failpoint, reach
 from service.drivers.scorers import check_scorers
 from service.drivers.scratch import ADAPTER_NOTE, JOB, scratch
 from service.ports import Blobs, Store
-from service.settings import Settings
+from service.settings import Recipe, Settings
 from service.terminal import LOG_EVERY_S, Sparingly
 
 log = logging.getLogger(__name__)
@@ -61,6 +65,7 @@ class Spec:
     window_since: float
     onset: float
     until: float | None
+    merge: Merge | None = None
 
     @classmethod
     def of(cls, job: Job) -> Spec:
@@ -73,6 +78,7 @@ class Spec:
             window_since=since,
             onset=float(spec.get("onset") or since),
             until=None if until is None else float(until),
+            merge=Merge.read(spec["merge"]) if spec.get("merge") else None,
         )
 
 
@@ -120,6 +126,8 @@ async def _work(
     store: Store, blobs: Blobs, settings: Settings, lease: Lease, threads: int, clock: Callable[[], float]
 ) -> Adapter:
     spec, knobs, began = Spec.of(lease.job), settings.retrain, clock()
+    if spec.merge is not None:
+        knobs = knobs.model_copy(update={"recipe": Recipe.SFT_LORA})
     _check(settings)
     lease.report(JobPhase.DATASET, SHARES[JobPhase.DATASET])
     options = Options.of(knobs)
@@ -127,15 +135,20 @@ async def _work(
     golden_path = settings.alias(spec.alias).golden_set
     golden = read_golden(golden_path) if golden_path else ()
     dataset = await _read(store, spec, golden, options)
-    require_enough(dataset, options)
+    if spec.merge is None:
+        require_enough(dataset, options)
+    else:
+        base = await asyncio.to_thread(base_digest, settings.model)
+        dataset = await for_merging(store, dataset, spec.merge, options, base)
     reach(Failpoint.JOB_READ)
     log.info("dataset: %s", dataset.summary())
     await lease.send(store, now=clock())
     champion = None if spec.champion == BASE else await blobs.local(spec.champion)
+    parents = [await blobs.local(name) for name in spec.merge.adapters] if spec.merge else []
     with scratch(settings.scratch_dir, JOB) as folder:
         work = Work(
             settings, spec.alias, lease.job.spec, dataset, golden, champion, options, folder, threads,
-            checkpoint_path(settings, lease.job.id),
+            checkpoint_path(settings, lease.job.id), spec.merge, parents,
         )  # fmt: skip
         made = await asyncio.to_thread(_make, work, lease)
         await lease.send(store, now=clock())
@@ -213,6 +226,6 @@ async def _read(store: Store, spec: Spec, golden: tuple[GoldenItem, ...], option
     )
     imported = await store.imported(spec.alias, since=spec.onset, until=spec.until, limit=limit)
     earlier = await store.imported(spec.alias, since=0.0, until=spec.onset, limit=limit)
-    dataset = await asyncio.to_thread(build, [*new, *imported], [*replay, *earlier], golden, options)
+    dataset = await asyncio.to_thread(prepare, [*new, *imported], [*replay, *earlier], golden, options)
     asked = await store.window(spec.alias, since=spec.onset, until=spec.until, limit=limit, newest=True)
     return replace(dataset, selection=await asyncio.to_thread(selection, asked, seed=options.seed))

@@ -19,7 +19,7 @@ PACKAGES = ("torch", "transformers", "peft", "trl")
 RECIPE_FIELDS = (
     "recipe", "rank", "alpha", "dropout", "learning_rate", "epochs", "batch_size", "patience", "max_seconds", "seed",
     "min_examples", "max_examples", "replay_ratio", "holdout_ratio", "max_source_ratio", "max_key_ratio",
-    "check_labels", "task_temperature", "augment",
+    "check_labels", "task_temperature", "augment", "warm_start",
 )  # fmt: skip
 
 
@@ -34,12 +34,19 @@ def manifest(
     threads: int,
     pace: Sequence[float] = (),
     search: Mapping[str, Any] | None = None,
+    start: Mapping[str, Any] | None = None,
+    parents: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The record behind one adapter, as JSON; equal inputs give an equal record.
 
-    `search` tells how the settings were chosen, which a repetition need not do again.
+    `search` tells how the settings were chosen, which a repetition need not do again; `start` is whose weights it began
+    with (`Trained.start`), `parents` are the adapters whose weights went in.
     """
+    paired = {row.request_id for row in dataset.train}
+    rows = (*dataset.train, *dataset.heldout, *(row for row in dataset.rejected if row.request_id not in paired))
     return {
+        "start": dict(start or {}),
+        "parents": list(parents),
         "dataset": {
             "digest": dataset.digest,
             "train": [row.request_id for row in dataset.train],
@@ -49,7 +56,8 @@ def manifest(
             "imported": imported_from((*dataset.train, *dataset.heldout)),
             "tasks": told_tasks((*dataset.train, *dataset.variants), knobs.task_temperature),
             "augmented": by_kind(dataset.variants),
-            "new": [row.request_id for row in (*dataset.train, *dataset.heldout) if row.slice is Slice.NEW],
+            "rejected": [row.request_id for row in dataset.rejected],
+            "new": [row.request_id for row in rows if row.slice is Slice.NEW],
         },
         "golden_digest": digest([[item.messages(), item.target] for item in golden]),
         "settings": recorded_settings(knobs),

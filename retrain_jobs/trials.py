@@ -22,6 +22,7 @@ from retrain_jobs.examples import Example, digest
 from retrain_jobs.likeness import NearIndex, prompt_text
 from retrain_jobs.manifest import code_version, recorded_settings
 from retrain_jobs.recipes import sft_lora
+from retrain_jobs.recipes.objective import Likelihood
 from retrain_jobs.search import Behind, End, Notebook, Settings, Trial, chosen, search, told_settings
 from retrain_jobs.tasks import draw_of
 from retrain_jobs.work import Work
@@ -61,7 +62,11 @@ def searched(work: Work, base: Base, config: sft_lora.Config, on_share: OnShare)
         base_digest(work.settings.model), code_version(),
     ])  # fmt: skip
     notebook = Notebook(work.checkpoint and work.checkpoint.with_suffix(".search.json"), key)
-    first = {"learning_rate": sft_lora.learning_rate(base, knobs), "rank": knobs.rank, "dropout": knobs.dropout}
+    first = {
+        "learning_rate": knobs.learning_rate or sft_lora.learning_rate(base),
+        "rank": knobs.rank,
+        "dropout": knobs.dropout,
+    }
     ranks = [rank for rank in RANKS if rank <= work.settings.engine.max_lora_rank]
     trainer = _Trainer(work, base, config, learned, judges, on_share)
     found = search(trainer, first, ranks, knobs.search_s, notebook, seed=knobs.seed)
@@ -114,7 +119,7 @@ class _Trainer:
 
         try:
             _, curve = sft_lora.train(
-                self._base, self._tokens, self._judges, knobs, self._config, self._work.scratch, on_step,
+                self._base, Likelihood(self._tokens), self._judges, knobs, self._config, self._work.scratch, on_step,
                 draw=draw_of(self._rows, knobs.task_temperature, knobs.seed),
             )  # fmt: skip
         except _GivenUp:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from retrain_jobs.dataset import Dataset, Options
 from retrain_jobs.examples import GoldenItem
 from retrain_jobs.served import Question
+from service.core.merging import Merge
 from service.core.records import JobPhase
 from service.settings import Settings
 
@@ -17,7 +18,8 @@ from service.settings import Settings
 @dataclass(frozen=True, slots=True)
 class Work:
     """One candidate to make. `champion` is the folder of the champion's adapter, None for the base model;
-    `checkpoint` is where an unfinished training is kept."""
+    `checkpoint` is where an unfinished training is kept; `merge` with the folders `parents` is asked for in place of
+    one."""
 
     settings: Settings
     alias: str
@@ -29,6 +31,8 @@ class Work:
     scratch: Path
     threads: int
     checkpoint: Path | None = None
+    merge: Merge | None = None
+    parents: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

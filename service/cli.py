@@ -19,6 +19,7 @@ import yaml
 from service.client import Api, show, unix_seconds
 from service.client import follow as follow_cycle
 from service.core.errors import ConfigError, TrimtabError
+from service.core.merging import MergeMethod
 from service.core.records import Scope
 from service.processes import note
 from service.settings import Settings, load_settings
@@ -320,19 +321,33 @@ def retrain(
         str | None, typer.Option(help="make the adapter of this manifest (a file or an adapter's name) again, here")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="with --manifest: the folder that keeps it")] = None,
+    merge: Annotated[
+        list[str] | None, typer.Option(help="an adapter to merge in place of training; give two or more")
+    ] = None,
+    weight: Annotated[list[float] | None, typer.Option(help="of each --merge, in their order; none: equal")] = None,
+    method: Annotated[MergeMethod, typer.Option(help="with --merge: how")] = MergeMethod.SVD,
+    density: Annotated[float, typer.Option(help="with --merge: the share that ties and dare_* keep")] = 0.5,
     follow: Annotated[bool, typer.Option("--follow", help="tell how it goes until the candidate is judged")] = False,
     config: Config = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Open a cycle for ALIAS now; or make an adapter again from its manifest, to see that it is what it says."""
+    """Open a cycle for ALIAS now: its candidate is trained, or merged from the adapters that --merge names.
+
+    With --manifest: make an adapter again, to see that it is what its manifest says.
+    """
     if manifest is not None:
         given = [*(["--config", str(config)] if config else []), *(["--out", str(out)] if out else [])]
         os.execv(sys.executable, [sys.executable, "-m", "retrain_jobs", "--manifest", manifest, *given])
     if alias is None:
         raise typer.BadParameter("Name an alias, or --manifest.")
+    body: dict[str, Any] = {"reason": reason}
+    if merge:
+        body["merge"] = {"adapters": merge, "weights": weight or [], "method": method, "density": density}
+    elif weight:
+        raise typer.BadParameter("--weight is of a --merge; name the adapters to merge.")
     api = Api(_settings(config), url)
-    cycle = api.post(f"/aliases/{alias}/retrain", {"reason": reason})
+    cycle = api.post(f"/aliases/{alias}/retrain", body)
     if follow:
         with closing(StatusLine(sys.stderr)) as status:
             now = follow_cycle(api, cycle["id"], status)

@@ -47,6 +47,16 @@ _IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 class Recipe(StrEnum):
     SFT_LORA = "sft_lora"
+    DPO_LORA = "dpo_lora"
+    KTO_LORA = "kto_lora"
+
+
+class WarmStart(StrEnum):
+    """Whose weights a training begins with."""
+
+    FRESH = "fresh"
+    CHAMPION = "champion"
+    BOTH = "both"
 
 
 class Augment(StrEnum):
@@ -213,7 +223,12 @@ class RetrainSettings(Group):
     launcher: str = Field("subprocess", pattern="^(subprocess|kubernetes)$")
     namespace: str | None = None
     job_template: Path | None = Field(None, description="Kubernetes Job manifest (YAML) that jobs are made from")
-    recipe: Recipe = Recipe.SFT_LORA
+    recipe: Recipe = Field(
+        Recipe.SFT_LORA, description="what is learned: targets, preferences (corrected replies), or thumbs"
+    )
+    warm_start: WarmStart = Field(
+        WarmStart.FRESH, description="both: from the champion's adapter, then fresh if time is left; the better is kept"
+    )
     every_s: Seconds | None = Field(None, description="a cycle so long after the last one, whatever drift says")
     every_labels: int | None = Field(None, ge=1, description="a cycle after so many newly labelled requests")
     max_cycles_per_day: int = Field(24, ge=1, description="of an alias; people may open more")
@@ -265,6 +280,21 @@ class RetrainSettings(Group):
         if url is not None and not _ADDRESS.fullmatch(url):
             raise ValueError(f"{url!r} is no address; write one such as http://mlflow:5000")
         return url
+
+    @model_validator(mode="after")
+    def _recipe_knows_its_options(self) -> Self:
+        of_targets = {"search_s": self.search_s > 0, "augment": bool(self.augment),
+                      "task_temperature": self.task_temperature != 1.0}  # fmt: skip
+        given = " and ".join(name for name, asked in of_targets.items() if asked)
+        if given and self.recipe is not Recipe.SFT_LORA:
+            raise ValueError(
+                f"{given} is for recipe sft_lora, not for {self.recipe}; leave it out, or choose that recipe"
+            )
+        if self.search_s and self.warm_start is not WarmStart.FRESH:
+            raise ValueError(
+                f"search_s looks for a rank, and warm_start {self.warm_start} keeps the champion's; set only one"
+            )
+        return self
 
 
 class RetentionSettings(Group):

@@ -66,16 +66,14 @@ class Run:
 
 def ours(folder: Path, run: Run, seed: int) -> Any:
     """The recipe as a job runs it."""
-    import yaml
-
     from retrain_jobs.base import load_base
-    from retrain_jobs.candidate import CONFIG
+    from retrain_jobs.candidate import read_config
     from retrain_jobs.encode import encode
     from retrain_jobs.recipes import sft_lora
-    from service.settings import RetrainSettings
+    from retrain_jobs.recipes.objective import Likelihood
+    from service.settings import Recipe, RetrainSettings
 
-    values = yaml.safe_load(CONFIG.read_text("utf-8")) | {"evaluations_per_epoch": 2}
-    config = sft_lora.Config.model_validate(values)
+    config = read_config(Recipe.SFT_LORA).model_copy(update={"evaluations_per_epoch": 2})
     base = load_base(str(folder / "model"), threads=THREADS, max_length=MAX_LENGTH)
 
     def rows(name: str) -> list[Any]:
@@ -106,7 +104,7 @@ def ours(folder: Path, run: Run, seed: int) -> Any:
     run.begin()
     began = time.monotonic()
     with suppress(Reached):
-        sft_lora.train(base, train, heldout, knobs, config, folder, on_step)
+        sft_lora.train(base, Likelihood(train), heldout, knobs, config, folder, on_step)
     return base.model
 
 

@@ -47,15 +47,14 @@ def main() -> None:
 
     name, data, cache, seed = sys.argv[1:]
     prepare_process(THREADS, 0, SPIN)
-    import yaml
-
-    from retrain_jobs.candidate import CONFIG
+    from retrain_jobs.candidate import read_config
     from retrain_jobs.encode import Encoded, encode
     from retrain_jobs.generate import greedy
     from retrain_jobs.recipes import sft_lora
-    from service.settings import RetrainSettings
+    from retrain_jobs.recipes.objective import Likelihood
+    from service.settings import Recipe, RetrainSettings
 
-    config = sft_lora.Config.model_validate(yaml.safe_load(CONFIG.read_text("utf-8")))
+    config = read_config(Recipe.SFT_LORA)
     base = load_base(str(Path(cache) / "clinc150"), threads=THREADS, max_length=config.max_length)
     clinc = read(Path(data))
     rng = Random(int(seed))
@@ -78,7 +77,8 @@ def main() -> None:
     limit = 115.0 if name == "ours" else 60.0
     knobs = RetrainSettings(rank=16, alpha=32, epochs=8, dropout=0.0, max_seconds=limit, seed=int(seed))
     began = time.monotonic()
-    model, _ = sft_lora.train(base, rows[cut:], rows[:cut], knobs, config, Path(cache), lambda share, detail: None)
+    goal = Likelihood(rows[cut:])
+    model, _ = sft_lora.train(base, goal, rows[:cut], knobs, config, Path(cache), lambda share, detail: None)
     seconds = time.monotonic() - began
     print(seconds, right(model, base, clinc.novel["test"]), before, right(model, base, clinc.taught["test"]))
 

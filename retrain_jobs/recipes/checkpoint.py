@@ -49,13 +49,13 @@ class Checkpoint:
         state: Mapping[str, Any] = found["state"]
         return state
 
-    def keep(self, state: Callable[[], Mapping[str, Any]]) -> None:
-        """Write the state when it is time; the file is the old one or the new one, never half of one.
+    def keep(self, state: Callable[[], Mapping[str, Any]], *, last: bool = False) -> None:
+        """Write the state when it is time, or the last one; the file is the old one or the new, never half of one.
 
         Raises OSError when the disk has no room.
         """
         now = self.clock()
-        if now - self._last < self.every_s:
+        if now - self._last < self.every_s and not last:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         draft = self.path.with_suffix(f".{os.getpid()}.draft")

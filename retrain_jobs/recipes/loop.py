@@ -14,6 +14,7 @@ import torch
 from retrain_jobs.encode import Encoded
 from retrain_jobs.recipes.checkpoint import Checkpoint
 from retrain_jobs.recipes.flat import FlatAdamW
+from retrain_jobs.recipes.objective import Objective
 from retrain_jobs.recipes.order import batches, within
 from retrain_jobs.recipes.pace import Pace
 from retrain_jobs.recipes.packed import pack, row_losses, target_logits
@@ -39,7 +40,7 @@ class Plan:
 
 
 def run(
-    model: Any, optimizer: FlatAdamW, rows: Sequence[Encoded], heldout: Sequence[Encoded], plan: Plan, pace: Pace,
+    model: Any, optimizer: FlatAdamW, goal: Objective, heldout: Sequence[Encoded], plan: Plan, pace: Pace,
     watch: Watch, checkpoint: Checkpoint | None,
 ) -> None:  # fmt: skip
     """Train until `watch` says that it is over; then the model has its best weights.
@@ -47,29 +48,30 @@ def run(
     The random numbers of a step follow from the seed and the step, so a training that goes on from its checkpoint is
     the one that was never cut off.
     """
+    goal.begin(model, plan.max_tokens)
     _begin(optimizer, pace, watch, checkpoint)
-    lengths = [len(row) for row in rows]
+    lengths = goal.lengths
     curve = watch.curve
-    for batch in _upcoming(lengths, plan, curve.steps):
+    for batch in () if watch.over else _upcoming(lengths, plan, curve.steps):
         torch.manual_seed(plan.seed * 1_000_003 + curve.steps)
         rate = plan.learning_rate * pace.share(curve.steps, plan.steps, time.monotonic() - pace.started)
         loss = torch.zeros((), device=model.device)
         model.train()
         computed = 0
         for part in within(batch, lengths, plan.max_tokens):
-            packed = pack([rows[row] for row in part], model.device)
-            share = row_losses(target_logits(model, packed), packed).sum() / len(batch)
+            whole, tokens = goal.loss(model, part)
+            share = whole / len(batch)
             share.backward()  # type: ignore[no-untyped-call]
             loss += share.detach()
-            computed += packed.computed
+            computed += tokens
         optimizer.step(rate)
         watch.stepped(loss.item(), sum(lengths[row] for row in batch), computed)
         if watch.over or curve.steps % plan.evaluate_every == 0:
             watch.evaluated(*judge(model, heldout, plan.max_tokens), optimizer.master)
+        if checkpoint is not None:
+            checkpoint.keep(lambda: _state(optimizer, pace, watch), last=watch.over)
         if watch.over:
             break
-        if checkpoint is not None:
-            checkpoint.keep(lambda: _state(optimizer, pace, watch))
     if watch.best is not None:
         optimizer.put(watch.best)
 

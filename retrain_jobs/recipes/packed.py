@@ -101,6 +101,12 @@ def target_logits(model: Any, batch: Batch) -> torch.Tensor:
     return logits.float()
 
 
+def log_probabilities(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """That of each row's whole target, in nats."""
+    losses = cross_entropy(logits, batch.targets, reduction="none")
+    return losses.new_zeros(batch.rows).index_add(0, batch.row_of, -losses)
+
+
 def row_losses(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Each row's mean loss (nats a target token), so that long targets weigh no more than short ones."""
     losses = cross_entropy(logits, batch.targets, reduction="none")

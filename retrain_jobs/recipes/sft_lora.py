@@ -1,4 +1,4 @@
-"""Supervised fine-tuning of a fresh LoRA by PEFT: completion-only loss, early stopping, a limit on time."""
+"""Supervised fine-tuning of a LoRA by PEFT: completion-only loss, early stopping, a limit on time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from pydantic import BaseModel, ConfigDict, Field
 
 from retrain_jobs import limits
@@ -18,6 +18,7 @@ from retrain_jobs.recipes import loop
 from retrain_jobs.recipes.checkpoint import Checkpoint
 from retrain_jobs.recipes.flat import FlatAdamW
 from retrain_jobs.recipes.lean import lean
+from retrain_jobs.recipes.objective import Objective
 from retrain_jobs.recipes.pace import Pace
 from retrain_jobs.recipes.packed import packing
 from retrain_jobs.recipes.watch import Curve, OnStep, Watch
@@ -40,14 +41,15 @@ class Config(BaseModel):
 
 
 def train(
-    base: Base, rows: Sequence[Encoded], heldout: Sequence[Encoded], knobs: RetrainSettings, config: Config,
-    scratch: Path, on_step: OnStep, *, pace: Sequence[float] = (), checkpoint: Checkpoint | None = None,
-    draw: Callable[[int], Sequence[int]] | None = None,
+    base: Base, goal: Objective, heldout: Sequence[Encoded], knobs: RetrainSettings, config: Config,
+    scratch: Path, on_step: OnStep, *, start: str | None = None, pace: Sequence[float] = (),
+    checkpoint: Checkpoint | None = None, draw: Callable[[int], Sequence[int]] | None = None,
 ) -> tuple[Any, Curve]:  # fmt: skip
-    """Train on `rows`, keep the step that gets most of `heldout` right, of equals the one with the least loss.
+    """Train towards `goal`, keep the step that gets most of `heldout` right, of equals the one with the least loss.
 
     Args:
         scratch: where the adapter will be written.
+        start: the folder of an adapter to go on from, whose rank and layers it keeps; None: a fresh one.
         pace: that of an earlier training (`Curve.pace`), to be repeated.
         draw: which rows make up an epoch, as `loop.Plan` says.
 
@@ -57,29 +59,29 @@ def train(
     Raises:
         Conflict: the loss became infinite or not a number, or memory or disk will not suffice.
     """
-    per_epoch = -(-len(rows) // knobs.batch_size)
+    per_epoch = -(-len(goal.lengths) // knobs.batch_size)
     plan = loop.Plan(
         seed=knobs.seed,
         batch_size=knobs.batch_size,
         steps=max(1, math.ceil(per_epoch * knobs.epochs)),
         evaluate_every=max(1, per_epoch // config.evaluations_per_epoch),
-        learning_rate=learning_rate(base, knobs),
+        learning_rate=knobs.learning_rate or goal.rate_ratio * learning_rate(base),
         max_tokens=config.max_tokens,
         draw=draw,
     )
     torch.manual_seed(knobs.seed)
-    model = get_peft_model(base.model, lora(knobs, config))
+    model = get_peft_model(base.model, lora(knobs, config)) if start is None else opened(base, start, trainable=True)
     optimizer = FlatAdamW(
         [weight for weight in model.parameters() if weight.requires_grad], base.model.dtype, beta2=config.adam_beta2,
         weight_decay=config.weight_decay, max_norm=config.max_grad_norm,
     )  # fmt: skip
     on_gpu = base.model.device.type == "cuda"
     free = torch.cuda.mem_get_info()[0] if on_gpu else limits.free_memory()
-    limits.require_room(_need(base, optimizer.master.numel(), rows, knobs, config), scratch, free)
+    limits.require_room(_need(base, optimizer.master.numel(), goal, knobs, config), scratch, free)
     paced = Pace(config.warmup_ratio, knobs.max_seconds, recorded=pace)
     watch = Watch(Curve(), paced, knobs, on_step, plan.steps)
     with packing(base.model), lean(model):
-        loop.run(model, optimizer, rows, heldout, plan, paced, watch, checkpoint)
+        loop.run(model, optimizer, goal, heldout, plan, paced, watch, checkpoint)
     optimizer.release()
     curve = watch.curve
     if paced.timed:
@@ -87,11 +89,20 @@ def train(
     return model.eval(), curve
 
 
-def _need(base: Base, trainable: int, rows: Sequence[Encoded], knobs: RetrainSettings, config: Config) -> limits.Need:
+def opened(base: Base, folder: str | Path, *, trainable: bool = False) -> Any:
+    """The base with the adapter of `folder`."""
+    model = PeftModel.from_pretrained(base.model, folder, is_trainable=trainable)
+    # Its own says a digest, which PEFT would look for on the hub when the adapter is saved.
+    model.peft_config["default"].base_model_name_or_path = base.model.name_or_path
+    return model
+
+
+def _need(base: Base, trainable: int, goal: Objective, knobs: RetrainSettings, config: Config) -> limits.Need:
     """At the worst: a batch of rows as long as the longest, or as many as are computed at once."""
+    rows, an_item = goal.rows, max(goal.lengths)
     shape = base.model.config.get_text_config()
     longest = max(map(len, rows))
-    tokens = max(longest, min(config.max_tokens, longest * min(knobs.batch_size, len(rows))))
+    tokens = max(an_item, min(config.max_tokens, an_item * min(knobs.batch_size, len(goal.lengths))))
     share = max(len(row.target) / len(row) for row in rows)
     return limits.estimate(
         tokens=tokens, longest=longest, targets=math.ceil(share * tokens), layers=shape.num_hidden_layers,
@@ -113,6 +124,6 @@ def lora(knobs: RetrainSettings, config: Config) -> LoraConfig:
     )
 
 
-def learning_rate(base: Base, knobs: RetrainSettings) -> float:
-    """The settings' own, or 1 / the hidden size: 4e-3 at 256, 2.4e-4 at 4096, each near the best that LoRA takes."""
-    return knobs.learning_rate or 1.0 / int(base.model.config.get_text_config().hidden_size)
+def learning_rate(base: Base) -> float:
+    """1 / the hidden size: 4e-3 at 256, 2.4e-4 at 4096, each near the best that LoRA takes."""
+    return 1.0 / int(base.model.config.get_text_config().hidden_size)

@@ -39,6 +39,11 @@ class Curve:
     stop_reason: str = "epochs"
     pace: tuple[float, ...] = ()
 
+    @property
+    def best_loss(self) -> float:
+        """The held-out loss of the weights that were kept."""
+        return dict(self.heldout)[self.best_step]
+
     def state(self) -> dict[str, Any]:
         """All of it; `Curve(**state)` is the same."""
         return asdict(self)
@@ -50,7 +55,7 @@ class Curve:
             "steps": self.steps,
             "seconds": round(self.seconds, 2),
             "tokens_per_s": round(self.tokens / self.seconds) if self.seconds else 0,
-            "padding_ratio": round(1.0 - self.tokens / max(1, self.computed), 4),
+            "padding_ratio": round(1.0 - self.tokens / self.computed, 4) if self.computed else 0.0,
             "best_step": self.best_step,
             "stop_reason": self.stop_reason,
             "train_loss": [[step, round(loss, 4)] for step, loss in self.train[::thin]],
@@ -140,8 +145,10 @@ class Watch:
 
     def state(self) -> dict[str, Any]:
         """For `load`."""
-        return {"best": self.best, "peak": self._peak, "found": self._best_found, "worse": self._worse}
+        return {
+            "best": self.best, "over": self.over, "peak": self._peak, "found": self._best_found, "worse": self._worse,
+        }  # fmt: skip
 
     def load(self, state: Mapping[str, Any]) -> None:
-        self.best, self._worse = state["best"], state["worse"]
+        self.best, self.over, self._worse = state["best"], state["over"], state["worse"]
         self._peak, self._best_found = tuple(state["peak"]), tuple(state["found"])

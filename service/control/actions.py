@@ -9,6 +9,7 @@ from service.control.context import Control
 from service.control.views import missing_on
 from service.core.cycle import CycleState, Trigger
 from service.core.errors import Conflict, locked_out
+from service.core.merging import Merge, require_alike
 from service.core.names import BASE
 from service.core.records import Alias, Cycle
 from service.drivers.failpoints import Failpoint, reach
@@ -64,15 +65,20 @@ async def rollback(control: Control, name: str, *, reason: str, actor: str) -> A
     return alias
 
 
-async def retrain(control: Control, name: str, *, reason: str, actor: str) -> Cycle:
-    """Open a cycle; Conflict where one is open."""
+async def retrain(control: Control, name: str, *, reason: str, actor: str, merge: Merge | None = None) -> Cycle:
+    """Open a cycle, whose candidate is merged where `merge` says so.
+
+    Raises Conflict where one is open, or the adapters cannot become one; NotFound where one of them is not there.
+    """
     await control.store.alias(name)
+    if merge is not None:
+        require_alike([await control.store.adapter(parent) for parent in merge.adapters], merge.method)
     return await control.store.open_cycle(
         secrets.token_hex(6),
         name,
         Trigger.PERSON,
         reason=reason,
-        evidence={"person": {"by": actor}},
+        evidence={"person": {"by": actor}, **({"merge": merge.told()} if merge else {})},
         now=control.clock.now(),
         actor=actor,
     )

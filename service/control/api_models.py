@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.core.merging import MergeMethod
 from service.core.records import Scope
 
 Reason = Annotated[str, Field(min_length=1, max_length=500, description="why, for the audit log")]
@@ -28,6 +29,17 @@ class Promote(Body):
 
 class Why(Body):
     reason: Reason
+
+
+class MergeBody(Body):
+    adapters: tuple[Name, ...] = Field(description="names of registered adapters")
+    weights: tuple[float, ...] = Field((), description="one an adapter; none: equal ones")
+    method: MergeMethod = MergeMethod.SVD
+    density: float = Field(0.5, description="the share of an adapter's numbers that ties and dare_* keep")
+
+
+class Retrain(Why):
+    merge: MergeBody | None = Field(None, description="merge these adapters in place of training one")
 
 
 class Stage(Body):

@@ -292,6 +292,7 @@ class Reconciler:
             "window_since": alias.reference_since,
             "onset": await self._onset(alias, cycle),
             "until": self._clock.now(),
+            **({"merge": cycle.evidence["merge"]} if "merge" in cycle.evidence else {}),
         }
 
     async def _onset(self, alias: Alias, cycle: Cycle) -> float:

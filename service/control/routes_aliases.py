@@ -7,11 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from service.control import actions
-from service.control.api_models import NewAlias, Promote, Stage, Why
+from service.control.api_models import NewAlias, Promote, Retrain, Stage, Why
 from service.control.context import Control
 from service.control.overview import alias_overview, quality_view
 from service.control.views import View, alias_view, cycle_view
 from service.core.errors import NotFound
+from service.core.merging import Merge
 from service.core.names import check_alias
 from service.core.records import Alias
 
@@ -68,9 +69,11 @@ def alias_routes(control: Control) -> APIRouter:
         return await view(await actions.rollback(control, name, reason=body.reason, actor=request.state.actor))
 
     @routes.post("/{name}/retrain", status_code=201)
-    async def retrain(name: str, body: Why, request: Request) -> View:
-        """Open a cycle now, whatever drift says."""
-        return cycle_view(await actions.retrain(control, name, reason=body.reason, actor=request.state.actor))
+    async def retrain(name: str, body: Retrain, request: Request) -> View:
+        """Open a cycle now, whatever drift says; its candidate is trained, or merged from adapters."""
+        merge = Merge(**body.merge.model_dump()) if body.merge is not None else None
+        actor = request.state.actor
+        return cycle_view(await actions.retrain(control, name, reason=body.reason, actor=actor, merge=merge))
 
     @routes.post("/{name}/candidate")
     async def stage(name: str, body: Stage, request: Request) -> View:

@@ -44,7 +44,10 @@ def adapters_trained_on(adapters: Sequence[Adapter], request_ids: Collection[str
 
 def _count(manifest: Mapping[str, Any], side: str, wanted: frozenset[str]) -> int:
     dataset = manifest.get("dataset")
-    return sum(row in wanted for row in dataset.get(side, ())) if isinstance(dataset, Mapping) else 0
+    if not isinstance(dataset, Mapping):
+        return 0
+    rejected = dataset.get("rejected", ()) if side == "train" else ()
+    return len(wanted.intersection((*dataset.get(side, ()), *rejected)))
 
 
 def _parents(adapter: Adapter) -> Sequence[str]:

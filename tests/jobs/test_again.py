@@ -14,6 +14,7 @@ from service.core.errors import BadRequest, Conflict, NotFound
 from service.core.records import Adapter, Feedback, ImportedRow
 from service.drivers.blobs import open_blobs
 from service.drivers.store import SqlStore
+from service.ports import Blobs
 from service.settings import Augment, Settings
 from tests.jobs.queue import NEW, enqueue, traffic
 from tests.jobs.rows import ONSET
@@ -25,13 +26,16 @@ def trained(settings: Settings, tiny_base: Path) -> Settings:
     return settings.model_copy(update={"model": str(tiny_base), "retrain": retrain})
 
 
+def blobs_of(settings: Settings) -> Blobs:
+    return open_blobs(settings.blobs_url, settings.state_dir / "cache")
+
+
 async def made(store: SqlStore, settings: Settings) -> Adapter:
     await enqueue(store, traffic())
     for n in range(10):
         asked = [{"role": "user", "content": f"where is my luggage number {n * 7} of flight {n}"}]
         await store.add_imported([ImportedRow(f"imp_{n}", "support", ONSET + n, ONSET, asked, NEW[1], "import:a.csv")])
-    blobs = open_blobs(settings.blobs_url, settings.state_dir / "cache")
-    return await run_job(store, blobs, settings, "j1", "me", threads=1)
+    return await run_job(store, blobs_of(settings), settings, "j1", "me", threads=1)
 
 
 async def test_a_training_that_ran_against_the_clock_is_repeated_to_the_byte(
@@ -43,7 +47,9 @@ async def test_a_training_that_ran_against_the_clock_is_repeated_to_the_byte(
     pace = adapter.manifest["pace"]
     assert len(pace) > 2, "the clock had no say: the test shows nothing"
     # Settings of today do not matter, those of the manifest do.
-    again = await make_again(store, trained, await find_manifest(store, adapter.name), tmp_path / "out")
+    again = await make_again(
+        store, blobs_of(trained), trained, await find_manifest(store, adapter.name), tmp_path / "out"
+    )
     assert again.digest == adapter.digest
     assert again.same
     assert again.differences == []
@@ -94,7 +100,7 @@ async def test_a_file_will_do_and_other_content_gives_another_digest(
     path = tmp_path / "manifest.json"
     changed = {**adapter.manifest, "settings": {**adapter.manifest["settings"], "seed": 7}, "code": "0+abc"}
     path.write_text(json.dumps({"digest": adapter.digest, "manifest": changed}))
-    again = await make_again(store, trained, await find_manifest(store, str(path)), None)
+    again = await make_again(store, blobs_of(trained), trained, await find_manifest(store, str(path)), None)
     assert again.digest != adapter.digest
     assert not again.same
     assert again.differences[0].startswith("code was 0+abc, is ")
@@ -105,16 +111,16 @@ async def test_what_has_changed_is_told_before_anything_is_trained(store: SqlSto
     recorded = await find_manifest(store, adapter.name)
     other = {**adapter.manifest, "base_digest": "0" * 64}
     with pytest.raises(Conflict, match=r"base model .* is not the manifest's"):
-        await make_again(store, trained, replace(recorded, content=other), None)
+        await make_again(store, blobs_of(trained), trained, replace(recorded, content=other), None)
 
     rows = adapter.manifest["dataset"]
     strange = {**adapter.manifest, "dataset": {**rows, "train": ["req_gone", *rows["train"]]}}
     with pytest.raises(Conflict, match=r"1 of the manifest's rows are not there .* req_gone"):
-        await make_again(store, trained, replace(recorded, content=strange), None)
+        await make_again(store, blobs_of(trained), trained, replace(recorded, content=strange), None)
 
     await store.add_feedback([Feedback("late", rows["train"][0], 9e9, expected="something else")])
     with pytest.raises(Conflict, match="a label has changed since"):
-        await make_again(store, trained, recorded, None)
+        await make_again(store, blobs_of(trained), trained, recorded, None)
 
 
 async def test_what_is_no_manifest_is_refused(store: SqlStore, trained: Settings, tmp_path: Path) -> None:

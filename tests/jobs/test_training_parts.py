@@ -33,6 +33,7 @@ def base(tiny_base: Path) -> Base:
     """In float32, where equality means something."""
     loaded = load_base(str(tiny_base), threads=1, max_length=2048)
     loaded.model.float()
+    torch.backends.mkldnn.matmul.fp32_precision = "ieee"  # type: ignore[attr-defined]
     return loaded
 
 

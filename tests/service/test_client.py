@@ -132,6 +132,14 @@ def test_times_are_dates_for_people_and_numbers_for_programs(
     [
         (("approve", "support"), "/aliases/support/approve", {}),
         (("retrain", "support", "--reason", "new"), "/aliases/support/retrain", {"reason": "new"}),
+        (
+            ("retrain", "support", "--merge", "a", "--merge", "b", "--weight", "1", "--weight", "0.5"),
+            "/aliases/support/retrain",
+            {
+                "reason": "asked for",
+                "merge": {"adapters": ["a", "b"], "weights": [1.0, 0.5], "method": "svd", "density": 0.5},
+            },
+        ),
         (("rollback", "support"), "/aliases/support/rollback", {"reason": "asked for"}),
         (
             ("promote", "support", "base"),

@@ -157,6 +157,22 @@ async def test_retrain_opens_one_cycle(api: httpx.AsyncClient, store: Store) -> 
     assert len(await store.cycles("support")) == 1
 
 
+async def test_adapters_to_merge_are_checked_before_a_cycle_opens(api: httpx.AsyncClient, store: Store) -> None:
+    async def asked(*adapters: str, **more: object) -> httpx.Response:
+        body = {**WHY, "merge": {"adapters": adapters, **more}}
+        return await api.post("/api/v1/aliases/support/retrain", json=body)
+
+    assert (await asked(OLD.name)).status_code == 400
+    assert (await asked(OLD.name, NEW.name, weights=[1.0])).status_code == 400
+    assert (await asked(OLD.name, NEW.name, method="magic")).status_code == 400
+    assert (await asked(OLD.name, "support@000000000000")).status_code == 404
+    assert await store.cycles("support") == []
+    opened = await asked(OLD.name, NEW.name, method="ties", weights=[1.0, 0.5])
+    assert opened.status_code == 201
+    merge = (await store.cycle(opened.json()["id"])).evidence["merge"]
+    assert merge == {"adapters": [OLD.name, NEW.name], "method": "ties", "weights": [1.0, 0.5], "density": 0.5}
+
+
 async def test_unlatch_forgets_the_failures(api: httpx.AsyncClient, store: Store) -> None:
     await store.set_health("support", failures=3, latched=True, now=5.0)
     reply = await api.post("/api/v1/aliases/support/unlatch")

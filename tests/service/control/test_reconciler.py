@@ -190,6 +190,15 @@ async def to_shadow(world: World) -> None:
     assert await world.tick() is CycleState.SHADOWING
 
 
+async def test_a_merge_that_a_person_asked_for_is_the_jobs_to_do(world: World) -> None:
+    merge = {"adapters": ["support@a", "support@b"], "method": "svd", "weights": [0.5, 0.5], "density": 0.5}
+    now = world.clock.time
+    evidence = {"person": {"by": "ada"}, "merge": merge}
+    await world.store.open_cycle("c1", "support", Trigger.PERSON, reason="x", evidence=evidence, now=now, actor="ada")
+    assert await world.tick() is CycleState.TRAINING
+    assert (await world.store.job(world.launcher.launched[-1])).spec["merge"] == merge
+
+
 async def test_engines_load_what_a_job_wants_to_ask_before_it_is_a_candidate(world: World) -> None:
     await world.drift()
     assert await world.tick() is CycleState.OPEN
