@@ -130,6 +130,20 @@ def test_the_rows_that_judge_are_new_and_unlike_those_that_teach() -> None:
     assert not any(prompt_text(row.prompt) in index for row in judges)
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"search_s": 60, "warm_start": "champion"}, "set only one"),
+        ({"search_s": 60, "recipe": "dpo_lora"}, "search_s is for recipe sft_lora"),
+        ({"augment": ["typos"], "recipe": "kto_lora"}, "augment is for recipe sft_lora"),
+        ({"task_temperature": 2, "recipe": "kto_lora"}, "task_temperature is for recipe sft_lora"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        RetrainSettings.model_validate(settings)
+
+
 async def test_a_job_searches_and_its_manifest_repeats_what_was_chosen(
     store: SqlStore, settings: ServiceSettings, tiny_base: Path
 ) -> None:
