@@ -74,10 +74,18 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
     config = read_config(work.settings.retrain.recipe)
     base = load_base(work.settings.model, threads=work.threads, max_length=config.max_length)
     seconds = {"import": imported_s, "load": clock.lap()}
+    searching: Mapping[str, Any] = {}
+    knobs = work.settings.retrain
+    before = knobs.search_s / (knobs.search_s + knobs.max_seconds)
+    if knobs.search_s and work.merge is None:
+        work, searching = searched(
+            work, base, config, lambda share, doing: report(JobPhase.TRAINING, before * share, doing=doing)
+        )
+        seconds["search"] = clock.lap()
     if work.merge is None:
-        made, searching = _trained(work, base, config, report, seconds, clock)
+        made = fit(work, base, config, _After(report, before))
     else:
-        made, searching = merge(work, base, config, work.merge), {}
+        made = merge(work, base, config, work.merge)
     seconds["train"] = clock.lap()
     evaluation, questions = evaluate(
         made.model, base, work.champion, items_of(base, made.dataset.heldout, made.tokens, work.golden),
@@ -112,21 +120,6 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
         ),
         questions,
     )
-
-
-def _trained(
-    work: Work, base: Base, config: sft_lora.Config, report: Report, seconds: dict[str, float], clock: _Clock
-) -> tuple[Trained, Mapping[str, Any]]:
-    """With the settings that a search finds, where one is asked for; and the search's record."""
-    knobs = work.settings.retrain
-    if not knobs.search_s:
-        return fit(work, base, config, report), {}
-    before = knobs.search_s / (knobs.search_s + knobs.max_seconds)
-    work, searching = searched(
-        work, base, config, lambda share, doing: report(JobPhase.TRAINING, before * share, doing=doing)
-    )
-    seconds["search"] = clock.lap()
-    return fit(work, base, config, _After(report, before)), searching
 
 
 def read_config(recipe: Recipe) -> sft_lora.Config:

@@ -64,6 +64,15 @@ def query(url: str, expr: str) -> list[dict[str, Any]]:
     return result
 
 
+def shown(url: str, expr: str, *, last_s: float) -> list[dict[str, Any]]:
+    """The series that a panel of the last `last_s` seconds has: a list of {metric, values}."""
+    now = time.time()
+    step_s = max(1.0, last_s / 500)
+    question = urllib.parse.urlencode({"query": expr, "start": now - last_s, "end": now, "step": step_s})
+    result: list[dict[str, Any]] = _get(f"{url}/api/v1/query_range?{question}")["data"]["result"]
+    return result
+
+
 def wait_scraped(url: str, targets: Mapping[str, str], *, times: int = 3, timeout_s: float = 60.0) -> None:
     """Return once every target was scraped at least `times` times; fail with what Prometheus says of the targets."""
     deadline = time.monotonic() + timeout_s

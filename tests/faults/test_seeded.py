@@ -19,6 +19,10 @@ QUICK = ("a failed guard is overlooked", "the approval is not awaited")
 """What `make test` seeds, to see that the seeding works."""
 
 
+OURS = ("TRIMTAB_SOAK", "PYTEST_ADDOPTS")
+"""What is said to this run of pytest and not to those that look for the faults."""
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_stands_where_it_says(fault: Fault) -> None:
     assert (ROOT / fault.file).read_text("utf-8").count(fault.right) == 1
@@ -46,7 +50,7 @@ def noticed(fault: Fault, code: Path, temp: Path) -> bool:
     file.write_text(whole.replace(fault.right, fault.wrong), "utf-8")
     try:
         argv = [sys.executable, "-B", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--basetemp={temp}"]
-        environment = {name: value for name, value in os.environ.items() if name != "TRIMTAB_SOAK"}
+        environment = {name: value for name, value in os.environ.items() if name not in OURS}
         ran = subprocess.run(
             [*argv, *fault.tests], cwd=code, env={**environment, "PYTHONPATH": str(code)},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ from service.settings import AliasSettings, BlobSettings, EngineSettings, Retrai
 from tests.jobs.queue import NEW, OLD
 from tests.jobs.rows import desk
 from tests.jobs.tiny import save_tiny
+
+
+@pytest.fixture(autouse=True)
+def precision_of_a_fresh_process() -> Iterator[None]:
+    """Loading a base model sets it for the whole process, which a job has for itself."""
+    yield
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.backends.mkldnn.matmul.fp32_precision = "none"
 
 
 @pytest.fixture(scope="session")

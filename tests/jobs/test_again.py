@@ -77,7 +77,7 @@ async def test_other_wordings_and_drawn_tasks_are_repeated_to_the_byte(store: Sq
     assert sum(result["dataset"]["augmented"].values()) == sum(map(len, dataset["augmented"].values()))
 
     # Today's settings have neither, the manifest has both.
-    again = await make_again(store, trained, await find_manifest(store, adapter.name), None)
+    again = await make_again(store, blobs, trained, await find_manifest(store, adapter.name), None)
     assert again.same
 
 

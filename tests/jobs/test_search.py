@@ -169,7 +169,7 @@ async def test_a_job_searches_and_its_manifest_repeats_what_was_chosen(
     json.dumps(manifest, allow_nan=False)
 
     # The search would go otherwise now, the manifest does not search.
-    again = await make_again(store, service, await find_manifest(store, adapter.name), None)
+    again = await make_again(store, blobs, service, await find_manifest(store, adapter.name), None)
     assert again.same
 
 
