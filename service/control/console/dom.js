@@ -68,3 +68,6 @@ export function draw(section, shown, build) {
   section.replaceChildren(...[build()].flat().filter(Boolean));
   if (focused) section.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
 }
+
+// A reason's *words* stand out.
+export const emphasised = (text) => text.split(/\*([^*]+)\*/).map((part, i) => (i % 2 ? h("em", {}, part) : part));

@@ -1,7 +1,7 @@
 // A cycle's evidence as blocks: why it opened, how training goes, what was measured, how shadow and watch stand.
 
 import { lossCurve } from "./chart.js";
-import { h, number, percent, plural, points, span, words } from "./dom.js";
+import { emphasised, h, number, percent, plural, points, span, words } from "./dom.js";
 
 const SETS = [["golden", "Golden set"], ["new", "Held out, new traffic"], ["replay", "Held out, replay"], ["all", "Held out, all"]];
 const NOISE = 0.01; // a difference that no colour should shout about
@@ -11,7 +11,7 @@ export function evidenceBlocks(cycle) {
   const { drift, examples, job, shadow, waiting, watch } = cycle.evidence;
   return [
     !cycle.is_open && cycle.explanation && h("p", {}, cycle.explanation),
-    drift && block("Why it opened", h("ul", { class: "reasons" }, (drift.reasons ?? []).map((reason) => h("li", {}, reason)))),
+    drift && block("Why it opened", h("ul", { class: "reasons" }, (drift.reasons ?? []).map((reason) => h("li", {}, emphasised(reason))))),
     examples && cycle.state === "open" && gathering(examples),
     (cycle.job || job?.training) && training(cycle.job, job ?? {}),
     job?.evaluation && evaluation(job.evaluation),
@@ -92,7 +92,7 @@ function shadowing(shadow) {
     shadow.pairs > 0 && h("ul", { class: "compared" }, compared("Mean score", shadow.champion_mean, shadow.candidate_mean)),
     h("div", { class: "row" }, h("span", {}, "Evidence that it is better"), h("span", {}, `${number(shadow.evidence)} of ${number(shadow.needed)}`)),
     meter(share, `Evidence ${number(shadow.evidence)} of ${number(shadow.needed)} needed`, share >= 1 ? "good" : ""),
-    h("ul", { class: "reasons" }, (shadow.reasons ?? []).map((reason) => h("li", {}, reason))));
+    h("ul", { class: "reasons" }, (shadow.reasons ?? []).map((reason) => h("li", {}, emphasised(reason)))));
 }
 
 function watching(watch) {

@@ -1,7 +1,7 @@
 // The page's sections, each a function of the status that the server gave.
 
 import { qualityChart } from "./chart.js";
-import { ago, h, number, percent, plural, span, words } from "./dom.js";
+import { ago, emphasised, h, number, percent, plural, span, words } from "./dom.js";
 import { evidenceBlocks, meter } from "./evidence.js";
 
 const STEPS = ["open", "training", "evaluating", "shadowing", "canary", "promoting", "watching", "done"];
@@ -81,7 +81,7 @@ export function driftPanel(alias, on) {
   return [
     title,
     h("p", { class: "small muted" }, "Checked ", ago(drift.at), `: newest ${drift.current_size} requests against ${drift.reference_size} before.`),
-    drift.reasons.length > 0 && h("ul", { class: "reasons" }, drift.reasons.map((reason) => h("li", {}, reason))),
+    drift.reasons.length > 0 && h("ul", { class: "reasons" }, drift.reasons.map((reason) => h("li", {}, emphasised(reason)))),
     drift.topics?.length > 0 && h("div", {}, h("h3", {}, "What the new requests are about"), h("ul", { class: "compared" }, drift.topics.map(topic))),
     alias.slices?.length > 0 && h("div", {}, h("h3", {}, "Slices"), h("ul", { class: "stack" }, alias.slices.map(sliceLine))),
     drift.quality_current !== null && h("div", { class: "row" }, h("span", {}, "Quality, before → now"),
@@ -105,7 +105,7 @@ function topic(found) {
 function sliceLine(check) {
   return h("li", {},
     h("div", { class: "head" }, h("code", {}, check.slice), pill(...(VERDICTS[check.verdict] ?? ["", check.verdict]))),
-    check.reasons.length > 0 && h("p", { class: "small muted" }, check.reasons[0]));
+    check.reasons.length > 0 && h("p", { class: "small muted" }, emphasised(check.reasons[0])));
 }
 
 function detector(entry) {
