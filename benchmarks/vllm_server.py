@@ -12,6 +12,12 @@ from pathlib import Path
 
 import httpx
 
+from service.engine.command import cpu_dtype
+from service.engine.processor import has_fast_bfloat16
+
+DTYPE = cpu_dtype("auto", fast_bfloat16=has_fast_bfloat16())
+"""As Trimtab starts its own engine."""
+
 ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_OFFLINE": "1",
@@ -19,7 +25,7 @@ ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_LOGGING_LEVEL": "INFO",
 }
-FLAGS = ("--dtype=bfloat16", "--max-model-len=512", "--max-num-seqs=64", "--generation-config=vllm")
+FLAGS = (f"--dtype={DTYPE}", "--max-model-len=512", "--max-num-seqs=64", "--generation-config=vllm")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from demo.corpus import Example, Split, Task, novel, taught
 from demo.lessons import encode
 from demo.tokenizer import END
+from demo.training import fastest_dtype
 
 ROWS = 64
 MAX_REPLY_TOKENS = 64
@@ -34,7 +35,7 @@ class Report:
 def evaluate(directory: Path, n: int = 300, seed: str = "evaluation") -> Report:
     """Judge a saved model on n held-out requests per task and n novel ones."""
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    model = AutoModelForCausalLM.from_pretrained(directory)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=fastest_dtype())
     matches: dict[str, float] = {}
     confidences: dict[str, list[float]] = {}
     for task in (Task.INTENT, Task.EXTRACT, Task.REPLY):

@@ -250,9 +250,17 @@ class Cycles(Protocol):
         """
 
     async def note_evidence(
-        self, cycle: Cycle, evidence: Mapping[str, Any], *, now: float, fence: Lease | None = None
+        self,
+        cycle: Cycle,
+        evidence: Mapping[str, Any],
+        *,
+        now: float,
+        kind: str | None = None,
+        message: str = "",
+        actor: str = "controller",
+        fence: Lease | None = None,
     ) -> Cycle:
-        """Merge `evidence` without a change of state."""
+        """Merge `evidence` without a change of state; with a `kind`, write such an event in the same transaction."""
 
     async def cycle(self, cycle_id: str) -> Cycle: ...
 

@@ -22,6 +22,9 @@ CONFIG_EXIT = 2
 PREFIX = "trimtab: "
 """Of every line that is meant for the person at the terminal."""
 
+LOWEST = 19
+"""The niceness below all others."""
+
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _HEALTHY_S = 60.0
 _PR_SET_PDEATHSIG = 1
@@ -53,6 +56,7 @@ class Child:
         parent = os.getpid()
 
         def prepare() -> None:
+            os.setpgrp()
             if _libc is not None:
                 _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
                 if os.getppid() != parent:
@@ -67,7 +71,6 @@ class Child:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **spec.env},
-                start_new_session=True,
                 preexec_fn=prepare,
             )
         return cls(spec, process)
@@ -95,13 +98,16 @@ class Child:
 
 
 def lower_priority(nice: int) -> None:
-    """Give way to other processes.
+    """Give way to other processes; at 19, the lowest, run only when no other wants to.
 
-    Linux weighs sessions against each other first (sched_autogroup), so a session of its own is niced as well.
+    Linux weighs a session's processes against each other, and sessions before them (sched_autogroup): so children stay
+    in their parent's session.
     """
     os.nice(nice)
-    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:
-        group.write(str(nice))
+    if nice == LOWEST and hasattr(os, "SCHED_IDLE"):
+        # By niceness alone, what wakes up may wait for milliseconds until the other's turn is over.
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 async def keep_running(spec: ChildSpec, stop: asyncio.Event) -> None:

@@ -92,7 +92,9 @@ class EngineSettings(Group):
 
     port: int = Field(8001, ge=1, le=65535)
     device: str = Field("auto", pattern="^(auto|cpu|cuda)$")
-    dtype: str = "auto"
+    dtype: str = Field(
+        "auto", description="of a CPU engine: bfloat16, or float32 where the processor has no AVX-512 to do it fast"
+    )
     max_model_len: int | None = Field(None, ge=16)
     max_num_seqs: int = Field(64, ge=1, description="requests in a batch; of running engines: as they were started")
     max_loras: int = Field(4, ge=1, description="adapters in a batch; of running engines: as they were started")
@@ -262,7 +264,7 @@ class RetrainSettings(Group):
     checkpoint_s: Seconds = Field(15.0, description="at most so much of a training is lost to a kill")
     seed: int = 0
     threads: int | None = Field(None, ge=1)
-    nice: int = Field(10, ge=0, le=19)
+    nice: int = Field(19, ge=0, le=19, description="19: runs only when nothing else on the machine wants to")
     spin: int = Field(
         0,
         ge=0,

@@ -319,15 +319,15 @@ class Reconciler:
         return len(labelled) + len(await self._store.imported(alias.name, since=onset, limit=needed))
 
     async def _ask_person(self, alias: Alias, cycle: Cycle, reason: str, lease: Lease) -> Cycle:
-        """Once into the log; by the webhook until it has taken it, also after a restart."""
+        """Once into the log, whatever dies meanwhile; by the webhook until it has taken it, also after a restart."""
         asked = cycle.evidence.get("asked")
         if asked is None:
             message = f"{cycle.candidate} is proven and waits for a person: `trimtab approve {alias.name}`. {reason}"
             now = self._clock.now()
-            await self._store.add_event(
-                "cycle.asks", actor=ACTOR, message=message, now=now, alias=alias.name, cycle_id=cycle.id, fence=lease
-            )
-            cycle = await self._note(cycle, "asked", {"at": now, "told": False}, lease)
+            cycle = await self._store.note_evidence(
+                cycle, {"asked": {"at": now, "told": False}}, now=now, kind="cycle.asks", message=message, actor=ACTOR,
+                fence=lease,
+            )  # fmt: skip
         elif not asked["told"] and self._webhook is not None:
             told = await self._webhook.told(cycle.id, asking(alias, cycle, reason))
             cycle = await self._note(cycle, "asked", {**asked, "told": told}, lease)

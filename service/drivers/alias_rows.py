@@ -53,7 +53,8 @@ async def change_alias(
 async def set_alias_health(
     connection: AsyncConnection, alias: str, *, failures: int, latched: bool, actor: str, now: float
 ) -> Alias:
-    told = f"{failures} failures in a row" + ("; latched until a person clears it." if latched else ".")
+    counted = f"{failures} failure{'' if failures == 1 else 's'} in a row"
+    told = counted + ("; latched until a person clears it." if latched else ".")
     values = {"failures": failures, "latched": latched}
     return await change_alias(
         connection, alias, "alias.health", actor=actor, message=told, now=now, evidence=values, values=values

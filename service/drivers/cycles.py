@@ -70,10 +70,16 @@ class SqlCycles:
             return moved
 
     async def note_evidence(
-        self, cycle: Cycle, evidence: Mapping[str, Any], *, now: float, fence: Lease | None = None
-    ) -> Cycle:
+        self, cycle: Cycle, evidence: Mapping[str, Any], *, now: float, kind: str | None = None, message: str = "",
+        actor: str = "controller", fence: Lease | None = None,
+    ) -> Cycle:  # fmt: skip
         async with self._db.write(fence) as connection:
             current = await _locked(connection, cycle.id)
+            if kind is not None:
+                await record_event(
+                    connection, kind, actor=actor, message=message, now=now, alias=cycle.alias, cycle_id=cycle.id,
+                    evidence={},
+                )  # fmt: skip
             return await _update(connection, cycle.id, evidence={**current.evidence, **evidence}, updated_at=now)
 
     async def cycle(self, cycle_id: str) -> Cycle:

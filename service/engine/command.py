@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.core.errors import ConfigError
+from service.engine.processor import has_fast_bfloat16
 from service.settings import Settings
 
 _GIB = 2**30
@@ -31,7 +32,7 @@ def engine_command(settings: Settings, device: str) -> EngineCommand:
         "--served-model-name", served_name(settings.model),
         "--host", "127.0.0.1",
         "--port", str(engine.port),
-        "--dtype", _dtype(engine.dtype, device),
+        "--dtype", engine.dtype if device != "cpu" else cpu_dtype(engine.dtype, fast_bfloat16=has_fast_bfloat16()),
         "--max-num-seqs", str(engine.max_num_seqs),
         "--enable-lora",
         "--max-loras", str(engine.max_loras),
@@ -101,19 +102,25 @@ def check_engine(settings: Settings, device: str, available_bytes: int) -> None:
             f"{folder / 'config.json'} is not JSON: the model folder is damaged.", param="model"
         ) from error
     if device == "cpu":
-        _check_memory(folder, settings.engine.kv_cache_gib, available_bytes)
+        is_wide = cpu_dtype(settings.engine.dtype, fast_bfloat16=has_fast_bfloat16()) == "float32"
+        _check_memory(folder, settings.engine.kv_cache_gib, available_bytes, widened=2 if is_wide else 1)
 
 
-def _check_memory(folder: Path, kv_cache_gib: float, available_bytes: int) -> None:
-    weights = sum(f.stat().st_size for f in folder.glob("*.safetensors"))
+def _check_memory(folder: Path, kv_cache_gib: float, available_bytes: int, *, widened: int) -> None:
+    """`widened`: how many times as large weights are in memory as in the folder, at most."""
+    weights = widened * sum(f.stat().st_size for f in folder.glob("*.safetensors"))
     needed = weights + (kv_cache_gib + _RUNTIME_GIB) * _GIB
     if needed > available_bytes:
         raise ConfigError(
             f"The engine needs about {needed / _GIB:.1f} GiB of memory (weights {weights / _GIB:.1f}, KV cache "
-            f"{kv_cache_gib:g}) and {available_bytes / _GIB:.1f} are free; lower engine.kv_cache_gib or free memory.",
+            f"{kv_cache_gib:g}) and {available_bytes / _GIB:.1f} are free; lower engine.kv_cache_gib"
+            f"{', set engine.dtype to bfloat16 (slower here)' if widened > 1 else ''} or free memory.",
             param="engine.kv_cache_gib",
         )
 
 
-def _dtype(wanted: str, device: str) -> str:
-    return "bfloat16" if wanted == "auto" and device == "cpu" else wanted
+def cpu_dtype(wanted: str, *, fast_bfloat16: bool) -> str:
+    """What a CPU engine computes in; `auto` is bfloat16 where the processor has kernels for it, else float32."""
+    if wanted != "auto":
+        return wanted
+    return "bfloat16" if fast_bfloat16 else "float32"

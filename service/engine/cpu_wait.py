@@ -1,38 +1,41 @@
-"""The vLLM plugin that lets the threads of a CPU engine take turns.
+"""The vLLM plugin that lets a CPU engine's processes take turns.
 
-While a step runs, vLLM's engine core polls for its result with `os.sched_yield`, which lets go of Python's global
-interpreter lock and takes it again within a microsecond. The thread that admits requests needs longer than that to
-wake, so it loses every race until the engine has nothing to do: requests that came together are then served one after
-the other. A short sleep now and then lets it in; in between the poll stays as quick as it was.
+Engine core and worker poll for each other's messages with `os.sched_yield` as long as requests come. On the cores that
+compute, this takes half of the machine: measured on two cores at 20 requests/s, the core's poll alone took 0.5 of one.
+And it lets go of Python's global interpreter lock for a microsecond only, so that the thread that admits requests
+loses every race: requests that came together were served one after the other. So the poll sleeps.
 
 Loaded by the `vllm.general_plugins` entry point `trimtab_cpu_wait` in every engine process.
 """
 
+import ctypes
 import logging
-import os
+import sys
+import threading
 import time
 
-SPIN_S = 2e-4
-"""Between two sleeps: a tenth of a small model's step."""
+SLEEP_S = 1e-4
+"""A thirtieth of a small model's step, at which the poll costs a tenth of a core."""
 
-SLEEP_S = 1e-5
-"""Linux rounds it up by its timer slack to about 60 µs."""
+_PR_SET_TIMERSLACK = 29
+_SLACK_NS = 1_000
 
 log = logging.getLogger(__name__)
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class Wait:
     """Called in a loop until what is waited for is there."""
 
     def __init__(self) -> None:
-        self._sleep_at = 0.0
+        self._thread = threading.local()
 
     def __call__(self) -> None:
-        if time.monotonic() < self._sleep_at:
-            os.sched_yield()
-        else:
-            time.sleep(SLEEP_S)
-            self._sleep_at = time.monotonic() + SPIN_S
+        if not hasattr(self._thread, "is_prompt"):
+            self._thread.is_prompt = True
+            if _libc is not None:  # a thread's sleeps are 50 µs late by default
+                _libc.prctl(_PR_SET_TIMERSLACK, _SLACK_NS, 0, 0, 0)
+        time.sleep(SLEEP_S)
 
 
 def register() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -77,9 +78,9 @@ class ShippingProcess:
                 await self._clock.sleep(_PAUSE_S)
 
     async def _run(self, order: bytes, told: Told) -> int:
-        # A session of its own: Ctrl-C must not end it before the last captures are written.
+        # A group of its own: Ctrl-C must not end it before the last captures are written.
         process = await asyncio.create_subprocess_exec(
-            *self._argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True
+            *self._argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, preexec_fn=os.setpgrp
         )
         assert process.stdin is not None
         assert process.stdout is not None

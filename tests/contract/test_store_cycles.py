@@ -126,7 +126,7 @@ async def test_a_cycle_that_ends_badly_counts_with_its_end_and_a_person_s_rollba
     await opened(store, "c4")
     assert (await store.rollback("support", actor="me", reason="worse", now=13.0, fence=lease)).failures == 3
     told = [event.message for event in await store.events("support", kinds=["alias.health"])]
-    assert told == ["2 failures in a row.", "1 failures in a row."]
+    assert told == ["2 failures in a row.", "1 failure in a row."]
 
 
 async def test_evidence_is_noted_without_a_move(store: SqlStore) -> None:
@@ -136,6 +136,21 @@ async def test_evidence_is_noted_without_a_move(store: SqlStore) -> None:
     assert noted.evidence == {"drift": 1.5, "shadow": {"pairs": 3}, "evaluation": 0.9, "lost": None}
     assert (noted.state, noted.state_since, noted.updated_at) == (CycleState.OPEN, 10.0, 12.0)
     assert len(await store.events("support")) == 2
+
+
+async def test_evidence_and_its_event_are_one_write(store: SqlStore) -> None:
+    cycle = await opened(store)
+    stale = await store.acquire("controller", "one", ttl_s=1.0, now=1.0)
+    assert await store.acquire("controller", "two", ttl_s=9.0, now=3.0)
+    asked = {"asked": {"told": False}}
+    with pytest.raises(StaleWrite):
+        await store.note_evidence(cycle, asked, now=11.0, kind="cycle.asks", message="May it?", fence=stale)
+    assert "asked" not in (await store.cycle(cycle.id)).evidence
+    assert not await store.events(kinds=["cycle.asks"])
+    noted = await store.note_evidence(cycle, asked, now=12.0, kind="cycle.asks", message="May it?", actor="controller")
+    assert noted.evidence["asked"] == {"told": False}
+    [event] = await store.events("support", kinds=["cycle.asks"])
+    assert (event.message, event.cycle_id, event.at) == ("May it?", cycle.id, 12.0)
 
 
 async def test_a_stale_controller_moves_nothing(store: SqlStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 import socket
@@ -104,3 +105,20 @@ def alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+async def test_children_share_their_parents_session_and_the_lowest_gives_way_at_once(tmp_path: Path) -> None:
+    """In sessions of their own the engine and a job would be weighed as equals, whatever their niceness."""
+    told = tmp_path / "told"
+    code = f"""
+        import os, time
+        found = os.getsid(0), os.getpgid(0), os.nice(0), os.sched_getscheduler(0)
+        open({str(told)!r}, "w").write(" ".join(map(str, found)))
+        time.sleep(600)
+    """
+    child = await Child.start(dataclasses.replace(spec(tmp_path, code), nice=19))
+    try:
+        await until(lambda: told.exists() and len(told.read_text().split()) == 4)
+        assert told.read_text().split() == [str(os.getsid(0)), str(child.pid), "19", str(os.SCHED_IDLE)]
+    finally:
+        await child.stop()

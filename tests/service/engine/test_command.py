@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from service.core.errors import ConfigError
-from service.engine.command import check_engine, engine_command, served_name
+from service.engine.command import check_engine, cpu_dtype, engine_command, served_name
+from service.engine.processor import has_fast_bfloat16
 from service.settings import Settings, load_settings
 
 PLENTY = 64 * 2**30
@@ -67,3 +68,22 @@ def test_a_folder_that_is_no_model(model: Path) -> None:
 def test_too_little_memory_names_the_setting(model: Path) -> None:
     with pytest.raises(ConfigError, match=r"engine\.kv_cache_gib"):
         check_engine(settings(model=str(model)), "cpu", 2**30)
+
+
+@pytest.mark.parametrize(
+    ("flags", "dtype"),
+    [("fpu avx2 avx512f", "bfloat16"), ("fpu avx avx2", "float32"), (None, "bfloat16")],
+)
+def test_a_processor_without_kernels_for_bfloat16_computes_in_float32(
+    tmp_path: Path, flags: str | None, dtype: str
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    if flags is not None:
+        cpuinfo.write_text(f"processor\t: 0\nmodel name\t: a processor\nflags\t\t: {flags}\nbugs\t\t:\n")
+    assert cpu_dtype("auto", fast_bfloat16=has_fast_bfloat16(cpuinfo)) == dtype
+    assert cpu_dtype("float16", fast_bfloat16=has_fast_bfloat16(cpuinfo)) == "float16"
+
+
+def test_an_arm_processor_is_taken_to_be_able(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nFeatures\t: fp asimd bf16\n")
+    assert has_fast_bfloat16(tmp_path / "cpuinfo")
