@@ -54,13 +54,23 @@ class Rows:
         h.view(bits).bitwise_and_(keep)
 
 
+def onednn(weight: Tensor) -> Any:
+    """oneDNN's product with `weight [in, out]`, or None where it has none, as of bfloat16 on CPUs without AVX-512."""
+    if not ops._supports_onednn:
+        return None
+    try:
+        return ops.create_onednn_mm(weight, 32)
+    except RuntimeError:
+        return None
+
+
 class Gemm:
     """`x @ weight.T` by the kernel of vLLM's own CPU layers, into a buffer that the step shares."""
 
     def __init__(self, weight: Tensor, *, shrinks: bool) -> None:
         self._width, self._dtype, self._shrinks = len(weight), weight.dtype, shrinks
         self._weight = weight.t()
-        self._handler = ops.create_onednn_mm(self._weight, 32) if ops._supports_onednn else None
+        self._handler = onednn(self._weight)
         if self._handler:
             self._run, self._key = torch.ops._C.onednn_mm.default, self._handler.handler_tensor
 
