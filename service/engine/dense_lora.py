@@ -17,7 +17,7 @@ from torch import Tensor
 from vllm import _custom_ops as ops
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-from service.engine.lora_kernel import Kernel, Stacked
+from service.engine.lora_kernel import FORMATS, Kernel, Stacked, compiled
 
 Slots = tuple[int, ...]
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -137,8 +137,10 @@ def pack_b(stacked: Stacked, slots: Slots) -> Gemm:
 class DensePunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
     """vLLM's CPU LoRA interface, with each row changed by its own adapter and by no other."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, lora_config: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if lora_config is not None and lora_config.lora_dtype in FORMATS:
+            compiled(lora_config.lora_dtype)  # at the engine's start rather than in its first request
         self._tokens = self._requests = Rows(torch.empty(0, dtype=torch.long))
         self._packed: dict[tuple[int, bool], Packed] = {}
 

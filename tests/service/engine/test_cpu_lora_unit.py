@@ -151,6 +151,14 @@ def test_where_onednn_has_no_product_pytorchs_serves(dtype: torch.dtype, monkeyp
     torch.testing.assert_close(out, x @ weight.t())
 
 
+def test_the_engine_compiles_its_own_types_kernel_before_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.dtype] = []
+    monkeypatch.setattr(dense_lora, "compiled", asked.append)
+    for dtype in (torch.float32, torch.float16):
+        DensePunicaWrapper(64, 64, torch.device("cpu"), lora_config=SimpleNamespace(lora_dtype=dtype))
+    assert asked == [torch.float32]
+
+
 def test_one_adapters_overflow_stays_in_its_own_rows() -> None:
     adapters = MIXES["all and base"]
     x, y = torch.ones(6, WIDTH), torch.zeros(6, 16)
