@@ -17,7 +17,7 @@ from torch import Tensor
 from vllm import _custom_ops as ops
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-from service.engine.lora_kernel import Kernel, Stacked
+from service.engine.lora_kernel import FORMATS, Kernel, Stacked, compiled
 
 Slots = tuple[int, ...]
 BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -54,13 +54,23 @@ class Rows:
         h.view(bits).bitwise_and_(keep)
 
 
+def onednn(weight: Tensor) -> Any:
+    """oneDNN's product with `weight [in, out]`, or None where it has none, as of bfloat16 on CPUs without AVX-512."""
+    if not ops._supports_onednn:
+        return None
+    try:
+        return ops.create_onednn_mm(weight, 32)
+    except RuntimeError:
+        return None
+
+
 class Gemm:
     """`x @ weight.T` by the kernel of vLLM's own CPU layers, into a buffer that the step shares."""
 
     def __init__(self, weight: Tensor, *, shrinks: bool) -> None:
         self._width, self._dtype, self._shrinks = len(weight), weight.dtype, shrinks
         self._weight = weight.t()
-        self._handler = ops.create_onednn_mm(self._weight, 32) if ops._supports_onednn else None
+        self._handler = onednn(self._weight)
         if self._handler:
             self._run, self._key = torch.ops._C.onednn_mm.default, self._handler.handler_tensor
 
@@ -127,8 +137,10 @@ def pack_b(stacked: Stacked, slots: Slots) -> Gemm:
 class DensePunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]
     """vLLM's CPU LoRA interface, with each row changed by its own adapter and by no other."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, lora_config: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if lora_config is not None and lora_config.lora_dtype in FORMATS:
+            compiled(lora_config.lora_dtype)  # at the engine's start rather than in its first request
         self._tokens = self._requests = Rows(torch.empty(0, dtype=torch.long))
         self._packed: dict[tuple[int, bool], Packed] = {}
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 pytest.importorskip("vllm")
 
-from service.engine import cpu_lora
+from service.engine import cpu_lora, dense_lora
 from service.engine.dense_lora import DensePunicaWrapper
 
 SLOTS, RANK, WIDTH = 4, 8, 24
@@ -138,6 +138,25 @@ def test_logits_may_be_wider_and_finer_than_the_adapter(adapters: list[int]) -> 
     expected[:, :16] += delta(x, a, b, adapters)
     torch.testing.assert_close(y, expected.float(), rtol=0.02, atol=0.5)
     assert torch.equal(y[:, 16:], before[:, 16:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_where_onednn_has_no_product_pytorchs_serves(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("could not create a primitive descriptor for the matmul primitive")
+
+    monkeypatch.setattr(dense_lora.ops, "create_onednn_mm", refuse)
+    weight, x = torch.randn(RANK, WIDTH).to(dtype), torch.randn(6, WIDTH).to(dtype)
+    out = dense_lora.Gemm(weight, shrinks=True)(x, dense_lora.Rows(torch.zeros(6, dtype=torch.long)))
+    torch.testing.assert_close(out, x @ weight.t())
+
+
+def test_the_engine_compiles_its_own_types_kernel_before_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.dtype] = []
+    monkeypatch.setattr(dense_lora, "compiled", asked.append)
+    for dtype in (torch.float32, torch.float16):
+        DensePunicaWrapper(64, 64, torch.device("cpu"), lora_config=SimpleNamespace(lora_dtype=dtype))
+    assert asked == [torch.float32]
 
 
 def test_one_adapters_overflow_stays_in_its_own_rows() -> None:
