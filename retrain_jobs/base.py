@@ -20,13 +20,14 @@ class Base:
     end_ids: frozenset[int]
 
 
-def prepare_process(threads: int | None, nice: int, spin: int = 0) -> int:
-    """Be a polite neighbour; call before torch is imported. Returns the number of threads in use.
+def prepare_process(threads: int | None, nice: int, spin: int = 0, *, sharing: int = 1) -> int:
+    """Be a polite neighbour; call before torch is imported. Returns the number of threads in use, which are this
+    process's part of the cores where several are `sharing` them.
 
     OpenMP's threads sleep while they wait, at once or after `spin` turns of waiting busily: spinning beside a busy
     server slows both (docs/retraining.md).
     """
-    count = threads or os.cpu_count() or 1
+    count = threads or max(1, (os.cpu_count() or 1) // sharing)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", str(spin))
     os.environ.setdefault("OMP_NUM_THREADS", str(count))

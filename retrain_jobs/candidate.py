@@ -27,6 +27,7 @@ from retrain_jobs.recipes import dpo_lora, kto_lora, sft_lora
 from retrain_jobs.recipes.checkpoint import Checkpoint
 from retrain_jobs.recipes.merged import merged
 from retrain_jobs.recipes.objective import Likelihood, Objective
+from retrain_jobs.recipes.together import dismiss, size
 from retrain_jobs.recipes.watch import Curve
 from retrain_jobs.score import summary
 from retrain_jobs.tasks import draw_of
@@ -86,6 +87,8 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
         made = fit(work, base, config, _After(report, before))
     else:
         made = merge(work, base, config, work.merge)
+    processes = size()
+    dismiss()
     seconds["train"] = clock.lap()
     evaluation, questions = evaluate(
         made.model, base, work.champion, items_of(base, made.dataset.heldout, made.tokens, work.golden),
@@ -117,6 +120,7 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
             search=searching,
             start=made.start,
             parents=made.parents,
+            processes=processes,
         ),
         questions,
     )
@@ -196,7 +200,7 @@ def _checkpoint(
     path = work.checkpoint if start is WarmStart.FRESH else work.checkpoint.with_suffix(f".{start}.pt")
     made_from = manifest(
         dataset=dataset, golden=(), knobs=work.settings.retrain, config=config.model_dump(), spec=work.spec,
-        base_digest=base_id, threads=work.threads,
+        base_digest=base_id, threads=work.threads, processes=size(),
     )  # fmt: skip
     key = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     return Checkpoint(path, key, work.settings.retrain.checkpoint_s)

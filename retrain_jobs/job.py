@@ -13,7 +13,7 @@ from typing import Any
 from retrain_jobs.dataset import Dataset, Options, require_enough
 from retrain_jobs.examples import GoldenItem, read_golden
 from retrain_jobs.lease import JobStopped, Lease, hold
-from retrain_jobs.limits import ran_out
+from retrain_jobs.limits import one_line
 from retrain_jobs.parents import for_merging
 from retrain_jobs.preferences import prepare
 from retrain_jobs.selection import selection
@@ -21,7 +21,7 @@ from retrain_jobs.served import Question, ask_served
 from retrain_jobs.tracking import track
 from retrain_jobs.unfinished import checkpoint_path, clear_checkpoints, forget
 from retrain_jobs.work import Made, Work
-from service.core.errors import ConfigError, StaleWrite, TrimtabError
+from service.core.errors import ConfigError, StaleWrite
 from service.core.merging import Merge
 from service.core.names import BASE, adapter_name
 from service.core.progress import told
@@ -110,16 +110,6 @@ async def run_job(
             except StaleWrite as lost:
                 raise JobStopped(lost.message) from error
             raise
-
-
-def one_line(error: Exception) -> str:
-    """What a person reads: the message of our own errors, the kind and first line of others."""
-    if isinstance(error, TrimtabError):
-        return error.message
-    if (told := ran_out(error)) is not None:
-        return told
-    first = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}; the job's log has the traceback.".replace(": ;", ";")
 
 
 async def _work(

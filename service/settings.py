@@ -262,6 +262,9 @@ class RetrainSettings(Group):
     checkpoint_s: Seconds = Field(15.0, description="at most so much of a training is lost to a kill")
     seed: int = 0
     threads: int | None = Field(None, ge=1)
+    processes: int = Field(
+        1, ge=1, description="on this machine, that share each step's rows; a launcher's WORLD_SIZE comes first"
+    )
     nice: int = Field(10, ge=0, le=19)
     spin: int = Field(
         0,
