@@ -91,7 +91,11 @@ async def test_of_both_the_one_with_the_lower_held_out_loss_is_kept_and_made_aga
     assert start["taken"] == "champion", "the one that was not trained last: else the test shows less"
     result = (await store.job("j2")).result
     assert result["training"]["start"] == start
-    assert result["evaluation"]["heldout"]["all"]["candidate"] > 0.8, "the kept weights are not those that were judged"
+    training = result["training"]
+    judged = dict(map(tuple, training["heldout_exact"]))[training["best_step"]]
+    assert judged > 0.2
+    kept = result["evaluation"]["heldout"]["all"]["candidate"]
+    assert kept == pytest.approx(judged, abs=0.05), "the kept weights are not those that were judged"
     again = await make_again(store, blobs, trained, await find_manifest(store, second.name), None)
     assert again.digest == second.digest
 
