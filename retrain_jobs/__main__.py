@@ -80,7 +80,9 @@ def _follow(settings: Settings, threads: int) -> None:
     from retrain_jobs.recipes.together import follow
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
-    follow(settings.model, threads=threads, max_length=read_config(settings.retrain.recipe).max_length)
+    knobs = settings.retrain
+    max_length = read_config(knobs.recipe).max_length
+    follow(settings.model, threads=threads, max_length=max_length, quantize=knobs.quantize)
 
 
 def _lead(settings: Settings, given: argparse.Namespace, threads: int) -> int:

@@ -183,7 +183,9 @@ def _make(
         own, recorded.alias, content["job"], dataset, (), champion, Options.of(own.retrain), scratch,
         recorded.threads, parents=parents,
     )  # fmt: skip
-    base = load_base(settings.model, threads=recorded.threads, max_length=config.max_length)
+    base = load_base(
+        settings.model, threads=recorded.threads, max_length=config.max_length, quantize=own.retrain.quantize
+    )
     if recorded.merge is not None:
         return merge(work, base, config, recorded.merge).folder
 

@@ -36,7 +36,7 @@ from retrain_jobs.work import Made, Report, Work
 from service.core.merging import Merge
 from service.core.records import JobPhase
 from service.drivers.base_model import base_digest
-from service.settings import Recipe, WarmStart
+from service.settings import Quantize, Recipe, WarmStart
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,8 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
     """Train on the dataset and judge the result; `imported_s` is what importing took, for the record."""
     clock = _Clock()
     config = read_config(work.settings.retrain.recipe)
-    base = load_base(work.settings.model, threads=work.threads, max_length=config.max_length)
+    quantize = work.settings.retrain.quantize
+    base = load_base(work.settings.model, threads=work.threads, max_length=config.max_length, quantize=quantize)
     seconds = {"import": imported_s, "load": clock.lap()}
     searching: Mapping[str, Any] = {}
     knobs = work.settings.retrain
@@ -94,7 +95,7 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
         made.model, base, work.champion, items_of(base, made.dataset.heldout, made.tokens, work.golden),
         work.settings.alias(work.alias), seed=work.options.seed,
         served_rows=work.settings.retrain.served_rows,
-        known=KnownScores(work.settings.state_dir / "cache" / "base-scores" / work.alias, made.base_digest),
+        known=KnownScores(work.settings.state_dir / "cache" / "base-scores" / work.alias, _of_base(made, quantize)),
         on_share=lambda share: report(JobPhase.EVALUATING, share),
     )  # fmt: skip
     seconds["evaluate"] = clock.lap()
@@ -124,6 +125,11 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
         ),
         questions,
     )
+
+
+def _of_base(made: Trained, quantize: Quantize) -> str:
+    """Whose replies those of the base model are: quantized, it says other things."""
+    return made.base_digest if quantize is Quantize.NONE else f"{made.base_digest}-{quantize}"
 
 
 def read_config(recipe: Recipe) -> sft_lora.Config:

@@ -59,6 +59,14 @@ class WarmStart(StrEnum):
     BOTH = "both"
 
 
+class Quantize(StrEnum):
+    """How the base model's weights are held while an adapter is trained over it."""
+
+    NONE = "none"
+    EIGHT = "8bit"
+    FOUR = "4bit"
+
+
 class Augment(StrEnum):
     TYPOS = "typos"
     CASING = "casing"
@@ -228,6 +236,9 @@ class RetrainSettings(Group):
     )
     warm_start: WarmStart = Field(
         WarmStart.FRESH, description="both: from the champion's adapter, then fresh if time is left; the better is kept"
+    )
+    quantize: Quantize = Field(
+        Quantize.NONE, description="4bit (NF4) or 8bit: the base model in training; needs a GPU and bitsandbytes"
     )
     every_s: Seconds | None = Field(None, description="a cycle so long after the last one, whatever drift says")
     every_labels: int | None = Field(None, ge=1, description="a cycle after so many newly labelled requests")

@@ -32,6 +32,7 @@ from retrain_jobs.recipes.order import within
 from retrain_jobs.recipes.packed import packing
 from service.core.errors import Conflict
 from service.drivers.base_model import base_digest
+from service.settings import Quantize
 
 log = logging.getLogger(__name__)
 
@@ -207,13 +208,14 @@ def crew(model: Any, weights: FlatWeights, goal: Objective, *, seed: int, max_to
             _say(Command.END)
 
 
-def follow(model: str, *, threads: int, max_length: int) -> None:
+def follow(model: str, *, threads: int, max_length: int, quantize: Quantize = Quantize.NONE) -> None:
     """Compute what the leader asks for, until it is over. Raises Conflict when nobody leads any more."""
     base: Base | None = None
     own: Share | None = None
     digest, failed = "", None
     try:
-        base, digest = load_base(model, threads=threads, max_length=max_length), base_digest(model)
+        base = load_base(model, threads=threads, max_length=max_length, quantize=quantize)
+        digest = base_digest(model)
     except Exception as error:
         log.error("process %d: %s", dist.get_rank(), error, exc_info=error)
         failed = one_line(error)
