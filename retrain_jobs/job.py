@@ -21,7 +21,7 @@ from retrain_jobs.served import Question, ask_served
 from retrain_jobs.tracking import track
 from retrain_jobs.unfinished import checkpoint_path, clear_checkpoints, forget
 from retrain_jobs.work import Made, Work
-from service.core.errors import ConfigError, StaleWrite
+from service.core.errors import ConfigError, Conflict, StaleWrite
 from service.core.merging import Merge
 from service.core.names import BASE, adapter_name
 from service.core.progress import told
@@ -133,6 +133,8 @@ async def _work(
     reach(Failpoint.JOB_READ)
     log.info("dataset: %s", dataset.summary())
     await lease.send(store, now=clock())
+    if spec.champion != BASE:
+        await _require_base((await store.adapter(spec.champion)).base_digest, settings.model, f"{spec.champion} has")
     champion = None if spec.champion == BASE else await blobs.local(spec.champion)
     parents = [await blobs.local(name) for name in spec.merge.adapters] if spec.merge else []
     with scratch(settings.scratch_dir, JOB) as folder:
@@ -144,6 +146,7 @@ async def _work(
         await lease.send(store, now=clock())
         await asyncio.to_thread(_note_name, folder, spec.alias, made.folder)
         reach(Failpoint.JOB_MADE)
+        await _require_base(made.manifest["base_digest"], settings.model, "this job began with")
         adapter = await register_adapter(
             store, blobs, spec.alias, made.folder, settings.model, max_rank=settings.engine.max_lora_rank, now=clock(),
             cycle_id=lease.job.cycle_id, manifest=made.manifest,
@@ -166,6 +169,17 @@ async def _work(
     if knobs.mlflow_url is not None:
         await track(knobs.mlflow_url, lease.job, result, began=began, now=clock())
     return adapter
+
+
+async def _require_base(wanted: str, model: str, who: str) -> None:
+    """Raises Conflict where the base model is not the one that an adapter is for."""
+    found = await asyncio.to_thread(base_digest, model)
+    if found != wanted:
+        raise Conflict(
+            f"The base model {model} is not the one that {who}: its digest is {found[:12]}, not {wanted[:12]}; set "
+            "`model` to that one, or roll the alias back to an adapter of this one first.",
+            code="other_base",
+        )
 
 
 async def _served(
