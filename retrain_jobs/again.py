@@ -16,10 +16,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from retrain_jobs.augment import made_again
-from retrain_jobs.dataset import Dataset, Options
+from retrain_jobs.dataset import Dataset
 from retrain_jobs.examples import Example, Reason, Slice, imported_example, to_example
 from retrain_jobs.labels.rows import IMPORTED
 from retrain_jobs.manifest import PACKAGES, RECIPE_FIELDS, code_version, package_versions
+from retrain_jobs.options import Options
 from retrain_jobs.preferences import turned_down
 from retrain_jobs.privacy import scrub
 from retrain_jobs.processes import Place

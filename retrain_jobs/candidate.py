@@ -15,8 +15,9 @@ import yaml
 
 from retrain_jobs.attempts import Attempt, best_of, starts
 from retrain_jobs.base import Base, load_base
-from retrain_jobs.dataset import Dataset, require_enough, without
+from retrain_jobs.dataset import Dataset, without
 from retrain_jobs.encode import Encoded, encode
+from retrain_jobs.enough import require_enough
 from retrain_jobs.evaluate import evaluate
 from retrain_jobs.examples import Example, Reason
 from retrain_jobs.items import items_of

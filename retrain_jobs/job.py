@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from retrain_jobs.dataset import Dataset, Options, require_enough
+from retrain_jobs.dataset import Dataset
+from retrain_jobs.enough import require_enough
 from retrain_jobs.examples import GoldenItem, read_golden
 from retrain_jobs.lease import JobStopped, Lease, hold
 from retrain_jobs.limits import one_line
+from retrain_jobs.options import Options
 from retrain_jobs.parents import for_merging
 from retrain_jobs.preferences import prepare
 from retrain_jobs.selection import selection

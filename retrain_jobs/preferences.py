@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from retrain_jobs.dataset import Dataset, Options, Row, admitted, build, examples_of, without
+from retrain_jobs.admission import admitted
+from retrain_jobs.dataset import Dataset, Row, build, examples_of, without
 from retrain_jobs.examples import Example, GoldenItem, Origin, Reason, Slice, turns
 from retrain_jobs.likeness import NearIndex, normalise, prompt_key, prompt_text
+from retrain_jobs.options import Options
 from retrain_jobs.privacy import scrub
 from service.core.records import Labelled
 from service.settings import Recipe

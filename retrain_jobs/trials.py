@@ -14,7 +14,6 @@ from typing import Any
 
 from retrain_jobs.augment import origin
 from retrain_jobs.base import Base
-from retrain_jobs.dataset import split
 from retrain_jobs.encode import Encoded, encode
 from retrain_jobs.examples import Example, digest
 from retrain_jobs.likeness import NearIndex, prompt_text
@@ -23,6 +22,7 @@ from retrain_jobs.recipes import sft_lora
 from retrain_jobs.recipes.bare import take_out_lora
 from retrain_jobs.recipes.objective import Likelihood
 from retrain_jobs.search import Behind, End, Notebook, Settings, Trial, chosen, search, told_settings
+from retrain_jobs.strata import split
 from retrain_jobs.tasks import draw_of
 from retrain_jobs.work import Work
 from service.core.errors import Conflict

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from retrain_jobs.dataset import Dataset, Options, require_enough
+from retrain_jobs.dataset import Dataset
+from retrain_jobs.enough import require_enough
 from retrain_jobs.examples import Example, GoldenItem, Reason, Slice, Turn
 from retrain_jobs.likeness import normalise, prompt_key
+from retrain_jobs.options import Options
 from retrain_jobs.preferences import prepare, turned_down
 from service.core.errors import Conflict
 from service.core.records import Adapter, Feedback, ImportedRow, Labelled

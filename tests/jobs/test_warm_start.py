@@ -27,7 +27,8 @@ torch = pytest.importorskip("torch")
 from retrain_jobs.attempts import Attempt, best_of, starts  # noqa: E402
 from retrain_jobs.base import load_base  # noqa: E402
 from retrain_jobs.candidate import fit, read_config  # noqa: E402
-from retrain_jobs.dataset import Options, build  # noqa: E402
+from retrain_jobs.dataset import build  # noqa: E402
+from retrain_jobs.options import Options  # noqa: E402
 from retrain_jobs.recipes.watch import Curve  # noqa: E402
 from retrain_jobs.work import Work  # noqa: E402
 
