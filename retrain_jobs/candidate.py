@@ -98,6 +98,7 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
         served_rows=work.settings.retrain.served_rows,
         known=KnownScores(work.settings.state_dir / "cache" / "base-scores" / work.alias, _of_base(made, quantize)),
         on_share=lambda share: report(JobPhase.EVALUATING, share),
+        pairs=_judging_pairs(base, made),
     )  # fmt: skip
     seconds["evaluate"] = clock.lap()
     report(JobPhase.PUBLISHING, 0.0)
@@ -126,6 +127,15 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
         ),
         questions,
     )
+
+
+def _judging_pairs(base: Base, made: Trained) -> list[tuple[Encoded, Encoded]]:
+    """The held-out corrections beside what they correct, as far as both fit."""
+    found = [
+        (made.tokens.get(row.request_id), encode(base, row.messages(), row.target))
+        for row in made.dataset.judged_rejected
+    ]
+    return [(wanted, rejected) for wanted, rejected in found if wanted is not None and rejected is not None]
 
 
 def _of_base(made: Trained, quantize: Quantize) -> str:

@@ -27,7 +27,8 @@ class Dataset:
     `looked_at` equals the rows kept plus the sum of `dropped`; `selection` compares the labelled requests with all;
     `triggers` are the phrases whose rows were left out, `contested` the share (0..1) of new prompts that
     have several labels. `variants` are rows of `train` in other wordings. `rejected` are replies that nobody wants,
-    which preferences are learned from: those that rows of `train` correct (of the same request), and others.
+    which preferences are learned from: those that rows of `train` correct (of the same request), and others;
+    `judged_rejected` are those that rows of `heldout` correct, which only judge.
     """
 
     train: tuple[Example, ...]
@@ -40,6 +41,7 @@ class Dataset:
     contested: float = 0.0
     variants: tuple[Example, ...] = ()
     rejected: tuple[Example, ...] = ()
+    judged_rejected: tuple[Example, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -111,6 +113,7 @@ def without(dataset: Dataset, rows: Iterable[Example], reason: Reason) -> Datase
         heldout=tuple(row for row in dataset.heldout if row.request_id not in gone),
         variants=tuple(row for row in dataset.variants if origin(row) not in gone),
         rejected=tuple(row for row in dataset.rejected if row.request_id not in gone),
+        judged_rejected=tuple(row for row in dataset.judged_rejected if row.request_id not in gone),
         dropped={**dataset.dropped, reason: dataset.dropped.get(reason, 0) + len(gone)},
     )
 
