@@ -218,9 +218,9 @@ def _beyond(evaluation: Facts) -> list[Block]:
     preferences = _part(evaluation, "preferences")
     if preferences.get("n"):
         told = f"Of {preferences['n']} held-out corrections, how many are likelier than the reply that they correct."
-        sides = [("champion", _share(preferences.get("champion")), "")]
-        sides += [("this adapter", _share(preferences.get("candidate")), _interval(preferences.get("ci")))]
-        blocks += [Text(told), Table(("", "share", "difference, 95% interval"), sides)]
+        shares = [("champion", _share(preferences.get("champion")), "")]
+        shares += [("this adapter", _share(preferences.get("candidate")), _interval(preferences.get("ci")))]
+        blocks += [Text(told), Table(("", "share", "difference, 95% interval"), shares)]
     robustness = _part(evaluation, "robustness")
     if robustness.get("n"):
         sides = (("champion", "champion"), ("candidate", "this adapter"), ("more", "this adapter beyond the champion"))

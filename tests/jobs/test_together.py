@@ -27,9 +27,17 @@ from tests.jobs.test_preference_training import corrected
 PARTS = {"model", "state_dir", "store", "blobs", "retrain", "engine", "aliases"}
 
 EXACT = """
+import os
 import sys
 import retrain_jobs.base
 retrain_jobs.base._has_bfloat16 = lambda: False  # two sums in another order: float32 tells them apart by little
+if os.environ["FAILS"] == os.environ["RANK"]:
+    from retrain_jobs.recipes.objective import Likelihood
+
+    def loss(self, model, items):
+        raise MemoryError
+
+    Likelihood.loss = loss
 from retrain_jobs.__main__ import main
 sys.exit(main())
 """
@@ -45,14 +53,16 @@ def written(settings: Settings, tiny_base: Path, path: Path, **knobs: Any) -> Pa
 
 
 @contextmanager
-def launched(configs: list[Path], job_id: str = "j1") -> Iterator[list[subprocess.Popen[str]]]:
-    """A process for each configuration, with the environment that a launcher gives them."""
+def launched(
+    configs: list[Path], job_id: str = "j1", fails: int | None = None
+) -> Iterator[list[subprocess.Popen[str]]]:
+    """A process for each configuration, with the environment that a launcher gives them; `fails` has no memory."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     env = {
         **os.environ, "WORLD_SIZE": str(len(configs)), "LOCAL_WORLD_SIZE": str(len(configs)),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "FAILS": str(fails),
     }  # fmt: skip
     found = [
         subprocess.Popen(
@@ -170,6 +180,20 @@ async def test_a_process_that_cannot_do_its_part_is_named(
         (code, told), (other_code, _) = await asyncio.gather(*map(ended, processes))
     assert (code, other_code) == (1, 0), "the leader failed, the other did as it was told"
     assert "Training process 1 of 2 failed: The base model" in told.splitlines()[-1]
+    assert told.splitlines()[-1] == f"error: {(await store.job('j1')).error}"
+
+
+@pytest.mark.parametrize("fails", [0, 1])
+async def test_a_process_that_runs_out_of_memory_ends_the_job(
+    store: SqlStore, settings: Settings, tiny_base: Path, tmp_path: Path, fails: int
+) -> None:
+    await enqueue(store, traffic())
+    config = written(settings, tiny_base, tmp_path / "trimtab.yaml")
+    with launched([config] * 2, fails=fails) as processes:
+        (code, told), (other_code, _) = await asyncio.gather(*map(ended, processes))
+    assert (code, other_code) == (1, 0)
+    named = "Training process 1 of 2 failed: " if fails else ""
+    assert f"error: {named}Training ran out of memory" in told.splitlines()[-1]
     assert told.splitlines()[-1] == f"error: {(await store.job('j1')).error}"
 
 
