@@ -1,6 +1,7 @@
 """`python -m retrain_jobs --job JOB_ID [--config trimtab.yaml]`: do one queued retraining job.
 
-With `--manifest` in the place of `--job`: make an adapter again from the record of how it was made.
+With `--manifest` in the place of `--job`: make an adapter again from the record of how it was made. Started by
+`accelerate launch`, torchrun or an Indexed Job, the process of rank 0 does it and the others share its steps.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import logging
 import os
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from retrain_jobs.again import Again, find_manifest, make_again
 from retrain_jobs.base import prepare_process
-from retrain_jobs.job import one_line, run_job
+from retrain_jobs.job import run_job
 from retrain_jobs.lease import JobStopped
+from retrain_jobs.limits import one_line
+from retrain_jobs.processes import LEADER, Place, beside
 from service.core.errors import ConfigError, TrimtabError
 from service.core.records import Adapter
 from service.drivers.blobs import open_blobs
@@ -39,19 +43,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         settings = load_settings(given.config)
-        threads = prepare_process(settings.retrain.threads, settings.retrain.nice, settings.retrain.spin)
-        if given.manifest is not None:
-            logging.basicConfig(level=logging.WARNING, format="%(message)s")
-            return _say_again(asyncio.run(_again(settings, given.manifest, given.out)))
-        _log_to(settings.state_dir / "logs" / f"job-{Path(given.job).name}.log")
-        adapter = asyncio.run(_run(settings, given.job, threads))
+        with beside(settings.retrain.processes, arguments or sys.argv[1:]) as place:
+            knobs = settings.retrain
+            threads = prepare_process(
+                knobs.threads, knobs.nice, knobs.spin, sharing=place.local,
+                beside_server=knobs.launcher == "subprocess",
+            )  # fmt: skip
+            with _together(place):
+                if place.rank != LEADER:
+                    _follow(settings, threads)
+                    return 0
+                return _lead(settings, given, threads)
     except JobStopped as error:
         return _say(error, STOPPED)
     except ConfigError as error:
         return _say(error, MISCONFIGURED)
     except Exception as error:
         return _say(error, FAILED)
-    print(adapter.name)
+
+
+@contextmanager
+def _together(place: Place) -> Iterator[None]:
+    """Within the block the processes, where there are several, know each other; whoever leads ends with all."""
+    if place.size == 1:
+        yield
+        return
+    from retrain_jobs.recipes.together import dismiss, join
+
+    join()
+    try:
+        yield
+    finally:
+        if place.rank == LEADER:
+            dismiss()
+
+
+def _follow(settings: Settings, threads: int) -> None:
+    from retrain_jobs.candidate import read_config
+    from retrain_jobs.recipes.together import follow
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    knobs = settings.retrain
+    max_length = read_config(knobs.recipe).max_length
+    follow(settings.model, threads=threads, max_length=max_length, quantize=knobs.quantize)
+
+
+def _lead(settings: Settings, given: argparse.Namespace, threads: int) -> int:
+    if given.manifest is not None:
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        return _say_again(asyncio.run(_again(settings, given.manifest, given.out)))
+    _log_to(settings.state_dir / "logs" / f"job-{Path(given.job).name}.log")
+    print(asyncio.run(_run(settings, given.job, threads)).name)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from retrain_jobs.augment import made_again
-from retrain_jobs.dataset import Dataset, Options
+from retrain_jobs.dataset import Dataset
 from retrain_jobs.examples import Example, Reason, Slice, imported_example, to_example
 from retrain_jobs.labels.rows import IMPORTED
 from retrain_jobs.manifest import PACKAGES, RECIPE_FIELDS, code_version, package_versions
+from retrain_jobs.options import Options
 from retrain_jobs.preferences import turned_down
 from retrain_jobs.privacy import scrub
+from retrain_jobs.processes import Place
 from retrain_jobs.work import Work
 from service.core.errors import BadRequest, Conflict, NotFound
 from service.core.merging import Merge
@@ -70,11 +73,12 @@ class Recorded:
 
     def differences(self) -> list[str]:
         """What is not as it was when the manifest was written, where it may make another adapter."""
-        now = {"code": code_version(), **package_versions()}
-        then = {"code": self.content["code"], **self.content["packages"]}
+        processes = Place.of(os.environ).size
+        now = {"code": code_version(), "processes": processes, **package_versions()}
+        then = {"code": self.content["code"], "processes": self.content.get("processes", 1), **self.content["packages"]}
         return [
             f"{name} was {then.get(name)}, is {now[name]}"
-            for name in ("code", *PACKAGES)
+            for name in ("code", "processes", *PACKAGES)
             if then.get(name) != now[name]
         ]
 
@@ -180,7 +184,9 @@ def _make(
         own, recorded.alias, content["job"], dataset, (), champion, Options.of(own.retrain), scratch,
         recorded.threads, parents=parents,
     )  # fmt: skip
-    base = load_base(settings.model, threads=recorded.threads, max_length=config.max_length)
+    base = load_base(
+        settings.model, threads=recorded.threads, max_length=config.max_length, quantize=own.retrain.quantize
+    )
     if recorded.merge is not None:
         return merge(work, base, config, recorded.merge).folder
 

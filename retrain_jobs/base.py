@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from service.core.errors import ConfigError
+from service.settings import Quantize
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +22,17 @@ class Base:
     end_ids: frozenset[int]
 
 
-def prepare_process(threads: int | None, nice: int, spin: int = 0) -> int:
-    """Be a polite neighbour; call before torch is imported. Returns the number of threads in use.
+def prepare_process(
+    threads: int | None, nice: int, spin: int = 0, *, sharing: int = 1, beside_server: bool = False
+) -> int:
+    """Be a polite neighbour; call before torch is imported. Returns the number of threads in use, which are this
+    process's part of the cores where several are `sharing` them, and of half of the cores `beside_server`.
 
     OpenMP's threads sleep while they wait, at once or after `spin` turns of waiting busily: spinning beside a busy
     server slows both (docs/retraining.md).
     """
-    count = threads or os.cpu_count() or 1
+    cores = (os.cpu_count() or 1) // (2 if beside_server else 1)
+    count = threads or max(1, cores // sharing)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", str(spin))
     os.environ.setdefault("OMP_NUM_THREADS", str(count))
@@ -42,8 +48,11 @@ def prepare_process(threads: int | None, nice: int, spin: int = 0) -> int:
     return count
 
 
-def load_base(model: str, *, threads: int, max_length: int) -> Base:
-    """Load a folder or Hugging Face id. Raises ConfigError when it is not there or has no chat template."""
+def load_base(model: str, *, threads: int, max_length: int, quantize: Quantize = Quantize.NONE) -> Base:
+    """Load a folder or Hugging Face id.
+
+    Raises ConfigError when it is not there, has no chat template, or cannot be quantized here.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -56,7 +65,10 @@ def load_base(model: str, *, threads: int, max_length: int) -> Base:
     try:
         config = AutoConfig.from_pretrained(model)
         tokenizer = AutoTokenizer.from_pretrained(model)
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16 if narrow else torch.float32)
+        given: dict[str, Any] = {"dtype": torch.bfloat16 if narrow else torch.float32}
+        if quantize is not Quantize.NONE:
+            given |= {"quantization_config": _quantization(quantize), "device_map": {"": device}}
+        loaded = AutoModelForCausalLM.from_pretrained(model, **given)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"The base model {model!r} cannot be loaded ({_first_line(error)}); "
@@ -65,12 +77,38 @@ def load_base(model: str, *, threads: int, max_length: int) -> Base:
         ) from error
     if tokenizer.chat_template is None:
         raise ConfigError(f"The base model {model!r} has no chat template; add one to its tokenizer.", param="model")
-    loaded = loaded.to(device).eval()
+    loaded = (loaded if quantize is not Quantize.NONE else loaded.to(device)).eval()
     ends = loaded.generation_config.eos_token_id or tokenizer.eos_token_id
     end_ids = frozenset({ends} if isinstance(ends, int) else ends or ()) | ({tokenizer.eos_token_id} - {None})
     limit = getattr(config.get_text_config(), "max_position_embeddings", max_length)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(end_ids, default=0)
     return Base(loaded, tokenizer, min(limit, max_length), pad_id, end_ids)
+
+
+def _quantization(quantize: Quantize) -> Any:
+    """As QLoRA has it: NF4 with its constants quantized too, products in bfloat16 (Dettmers et al., 2023); or LLM.int8.
+
+    Raises ConfigError without a GPU or without bitsandbytes.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    lacking = [
+        what for what, there in (("a GPU", torch.cuda.is_available()), ("bitsandbytes", find_spec("bitsandbytes")))
+        if not there
+    ]  # fmt: skip
+    if lacking:
+        raise ConfigError(
+            f"retrain.quantize {quantize} needs {' and '.join(lacking)}, which is not here; set it to none, or "
+            "train where both are.",
+            param="retrain.quantize",
+        )
+    if quantize is Quantize.EIGHT:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )  # fmt: skip
 
 
 def _has_bfloat16() -> bool:

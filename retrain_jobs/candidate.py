@@ -15,8 +15,9 @@ import yaml
 
 from retrain_jobs.attempts import Attempt, best_of, starts
 from retrain_jobs.base import Base, load_base
-from retrain_jobs.dataset import Dataset, require_enough, without
+from retrain_jobs.dataset import Dataset, without
 from retrain_jobs.encode import Encoded, encode
+from retrain_jobs.enough import require_enough
 from retrain_jobs.evaluate import evaluate
 from retrain_jobs.examples import Example, Reason
 from retrain_jobs.items import items_of
@@ -27,6 +28,7 @@ from retrain_jobs.recipes import dpo_lora, kto_lora, sft_lora
 from retrain_jobs.recipes.checkpoint import Checkpoint
 from retrain_jobs.recipes.merged import merged
 from retrain_jobs.recipes.objective import Likelihood, Objective
+from retrain_jobs.recipes.together import dismiss, size
 from retrain_jobs.recipes.watch import Curve
 from retrain_jobs.score import summary
 from retrain_jobs.tasks import draw_of
@@ -35,7 +37,7 @@ from retrain_jobs.work import Made, Report, Work
 from service.core.merging import Merge
 from service.core.records import JobPhase
 from service.drivers.base_model import base_digest
-from service.settings import Recipe, WarmStart
+from service.settings import Quantize, Recipe, WarmStart
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,8 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
     """Train on the dataset and judge the result; `imported_s` is what importing took, for the record."""
     clock = _Clock()
     config = read_config(work.settings.retrain.recipe)
-    base = load_base(work.settings.model, threads=work.threads, max_length=config.max_length)
+    quantize = work.settings.retrain.quantize
+    base = load_base(work.settings.model, threads=work.threads, max_length=config.max_length, quantize=quantize)
     seconds = {"import": imported_s, "load": clock.lap()}
     searching: Mapping[str, Any] = {}
     knobs = work.settings.retrain
@@ -86,13 +89,16 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
         made = fit(work, base, config, _After(report, before))
     else:
         made = merge(work, base, config, work.merge)
+    processes = size()
+    dismiss()
     seconds["train"] = clock.lap()
     evaluation, questions = evaluate(
         made.model, base, work.champion, items_of(base, made.dataset.heldout, made.tokens, work.golden),
         work.settings.alias(work.alias), seed=work.options.seed,
         served_rows=work.settings.retrain.served_rows,
-        known=KnownScores(work.settings.state_dir / "cache" / "base-scores" / work.alias, made.base_digest),
+        known=KnownScores(work.settings.state_dir / "cache" / "base-scores" / work.alias, _of_base(made, quantize)),
         on_share=lambda share: report(JobPhase.EVALUATING, share),
+        pairs=_judging_pairs(base, made),
     )  # fmt: skip
     seconds["evaluate"] = clock.lap()
     report(JobPhase.PUBLISHING, 0.0)
@@ -117,9 +123,24 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
             search=searching,
             start=made.start,
             parents=made.parents,
+            processes=processes,
         ),
         questions,
     )
+
+
+def _judging_pairs(base: Base, made: Trained) -> list[tuple[Encoded, Encoded]]:
+    """The held-out corrections beside what they correct, as far as both fit."""
+    found = [
+        (made.tokens.get(row.request_id), encode(base, row.messages(), row.target))
+        for row in made.dataset.judged_rejected
+    ]
+    return [(wanted, rejected) for wanted, rejected in found if wanted is not None and rejected is not None]
+
+
+def _of_base(made: Trained, quantize: Quantize) -> str:
+    """Whose replies those of the base model are: quantized, it says other things."""
+    return made.base_digest if quantize is Quantize.NONE else f"{made.base_digest}-{quantize}"
 
 
 def read_config(recipe: Recipe) -> sft_lora.Config:
@@ -196,7 +217,7 @@ def _checkpoint(
     path = work.checkpoint if start is WarmStart.FRESH else work.checkpoint.with_suffix(f".{start}.pt")
     made_from = manifest(
         dataset=dataset, golden=(), knobs=work.settings.retrain, config=config.model_dump(), spec=work.spec,
-        base_digest=base_id, threads=work.threads,
+        base_digest=base_id, threads=work.threads, processes=size(),
     )  # fmt: skip
     key = sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     return Checkpoint(path, key, work.settings.retrain.checkpoint_s)

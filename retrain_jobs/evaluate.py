@@ -15,7 +15,7 @@ import torch
 
 from retrain_jobs.base import Base
 from retrain_jobs.classes import by_class, confusion
-from retrain_jobs.encode import encode
+from retrain_jobs.encode import Encoded, encode
 from retrain_jobs.generate import greedy, target_losses
 from retrain_jobs.items import GOLDEN, Item, sample
 from retrain_jobs.judge import Duel, Judge, summarize
@@ -39,12 +39,18 @@ _ASKED_BY = 0.9
 """The share of the progress at which champion and candidate have answered everything."""
 
 
+Pair = tuple[Encoded, Encoded]
+"""A reply that was wanted, and one to the same prompt that was turned down."""
+
+
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One system's answers: to every item, and to the perturbed ones (their scores alone)."""
+    """One system's answers: to every item, and to the perturbed ones (their scores alone); for each pair 1.0 where the
+    preferred reply is the likelier one, else 0.0."""
 
     answers: list[Answer]
     perturbed: list[float]
+    prefers: list[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ class _Examiner:
     model: Any
     base: Base
     alias: AliasSettings
+    pairs: Sequence[Pair] = ()
 
     def ask(self, items: Sequence[Item], perturbed: Sequence[Item], on_share: Callable[[float], None]) -> Side:
         losses = target_losses(self.model, self.base, [item.tokens for item in items])
@@ -63,7 +70,13 @@ class _Examiner:
             Answer(text, value, math.exp(confidence), loss / len(item.tokens.target))
             for (text, confidence), value, loss, item in zip(replies, scores, losses, items, strict=False)
         ]
-        return Side(answers, scores[len(items) :])
+        return Side(answers, scores[len(items) :], self.prefers())
+
+    def prefers(self) -> list[float]:
+        wanted, rejected = (
+            target_losses(self.model, self.base, [pair[side] for pair in self.pairs]) for side in range(2)
+        )
+        return [float(one < other) for one, other in zip(wanted, rejected, strict=True)]
 
     def scores(self, items: Sequence[Item]) -> list[float]:
         replies = self._replies(items, lambda share: None)
@@ -85,7 +98,7 @@ class _Examiner:
 
 def evaluate(
     peft_model: Any, base: Base, champion: str | None, items: Sequence[Item], alias: AliasSettings, *, seed: int,
-    on_share: Callable[[float], None], known: KnownScores, served_rows: int = 0,
+    on_share: Callable[[float], None], known: KnownScores, served_rows: int = 0, pairs: Sequence[Pair] = (),
 ) -> tuple[dict[str, Any], list[Question]]:  # fmt: skip
     """Score both systems on every slice; the shape is that of `Job.result["evaluation"]`. With it come `served_rows`
     rows to put to the candidate through the engines.
@@ -95,10 +108,11 @@ def evaluate(
         champion: the folder of the champion's adapter; None for the base itself.
         on_share: told the share done (0..1); what it raises ends the evaluation.
         known: what the base model has answered before.
+        pairs: held-out rows beside the replies that they correct.
     """
     if champion is not None:
         peft_model.load_adapter(champion, CHAMPION, is_trainable=False)
-    examiner = _Examiner(peft_model, base, alias)
+    examiner = _Examiner(peft_model, base, alias, pairs)
     clean, slips = _perturbed(base, items, seed)
     with _serving(peft_model, CHAMPION if champion else None):
         before = examiner.ask(items, slips, lambda share: on_share(_ASKED_BY * share / 2))
@@ -138,6 +152,8 @@ def evaluate(
             [after.answers[i].score for i in clean], after.perturbed, seed=seed,
         ),
     }  # fmt: skip
+    if pairs:
+        found["preferences"] = paired(before.prefers, after.prefers, "champion", seed=seed)
     if alias.judge is not None:
         found["judge"] = _judged(Judge(alias.judge), alias.judge.max_rows, items, before, after, seed, on_share)
     return found, _questions(items, after.answers, served_rows, seed)

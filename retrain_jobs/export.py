@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from retrain_jobs.base import load_base, prepare_process
-from retrain_jobs.job import one_line
+from retrain_jobs.limits import one_line
 from service.core.errors import BadRequest, Conflict
 from service.drivers.adapter_files import CONFIG, read_adapter
 from service.drivers.base_model import base_digest

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from retrain_jobs.dataset import Dataset, Options, require_enough
+from retrain_jobs.dataset import Dataset
+from retrain_jobs.enough import require_enough
 from retrain_jobs.examples import GoldenItem, read_golden
 from retrain_jobs.lease import JobStopped, Lease, hold
-from retrain_jobs.limits import ran_out
+from retrain_jobs.limits import one_line
+from retrain_jobs.options import Options
 from retrain_jobs.parents import for_merging
 from retrain_jobs.preferences import prepare
 from retrain_jobs.selection import selection
@@ -21,7 +23,7 @@ from retrain_jobs.served import Question, ask_served
 from retrain_jobs.tracking import track
 from retrain_jobs.unfinished import checkpoint_path, clear_checkpoints, forget
 from retrain_jobs.work import Made, Work
-from service.core.errors import ConfigError, StaleWrite, TrimtabError
+from service.core.errors import ConfigError, Conflict, StaleWrite
 from service.core.merging import Merge
 from service.core.names import BASE, adapter_name
 from service.core.progress import told
@@ -112,16 +114,6 @@ async def run_job(
             raise
 
 
-def one_line(error: Exception) -> str:
-    """What a person reads: the message of our own errors, the kind and first line of others."""
-    if isinstance(error, TrimtabError):
-        return error.message
-    if (told := ran_out(error)) is not None:
-        return told
-    first = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}; the job's log has the traceback.".replace(": ;", ";")
-
-
 async def _work(
     store: Store, blobs: Blobs, settings: Settings, lease: Lease, threads: int, clock: Callable[[], float]
 ) -> Adapter:
@@ -143,6 +135,8 @@ async def _work(
     reach(Failpoint.JOB_READ)
     log.info("dataset: %s", dataset.summary())
     await lease.send(store, now=clock())
+    if spec.champion != BASE:
+        await _require_base((await store.adapter(spec.champion)).base_digest, settings.model, f"{spec.champion} has")
     champion = None if spec.champion == BASE else await blobs.local(spec.champion)
     parents = [await blobs.local(name) for name in spec.merge.adapters] if spec.merge else []
     with scratch(settings.scratch_dir, JOB) as folder:
@@ -154,6 +148,7 @@ async def _work(
         await lease.send(store, now=clock())
         await asyncio.to_thread(_note_name, folder, spec.alias, made.folder)
         reach(Failpoint.JOB_MADE)
+        await _require_base(made.manifest["base_digest"], settings.model, "this job began with")
         adapter = await register_adapter(
             store, blobs, spec.alias, made.folder, settings.model, max_rank=settings.engine.max_lora_rank, now=clock(),
             cycle_id=lease.job.cycle_id, manifest=made.manifest,
@@ -176,6 +171,17 @@ async def _work(
     if knobs.mlflow_url is not None:
         await track(knobs.mlflow_url, lease.job, result, began=began, now=clock())
     return adapter
+
+
+async def _require_base(wanted: str, model: str, who: str) -> None:
+    """Raises Conflict where the base model is not the one that an adapter is for."""
+    found = await asyncio.to_thread(base_digest, model)
+    if found != wanted:
+        raise Conflict(
+            f"The base model {model} is not the one that {who}: its digest is {found[:12]}, not {wanted[:12]}; set "
+            "`model` to that one, or roll the alias back to an adapter of this one first.",
+            code="other_base",
+        )
 
 
 async def _served(

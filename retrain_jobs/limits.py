@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from service.core.errors import Conflict
+from service.core.errors import Conflict, TrimtabError
 
 MIB = 1024**2
 HEADROOM = 0.9
@@ -84,3 +84,13 @@ def ran_out(error: BaseException) -> str | None:
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in text:
         return "The disk is full; make room on the disk of `state_dir` and of the adapters, then retry."
     return None
+
+
+def one_line(error: BaseException) -> str:
+    """What a person reads: the message of our own errors, the kind and first line of others."""
+    if isinstance(error, TrimtabError):
+        return error.message
+    if (told := ran_out(error)) is not None:
+        return told
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}; the job's log has the traceback.".replace(": ;", ";")

@@ -19,7 +19,7 @@ PACKAGES = ("torch", "transformers", "peft", "trl")
 RECIPE_FIELDS = (
     "recipe", "rank", "alpha", "dropout", "learning_rate", "epochs", "batch_size", "patience", "max_seconds", "seed",
     "min_examples", "max_examples", "replay_ratio", "holdout_ratio", "max_source_ratio", "max_key_ratio",
-    "check_labels", "task_temperature", "augment", "warm_start",
+    "check_labels", "task_temperature", "augment", "warm_start", "quantize",
 )  # fmt: skip
 
 
@@ -36,11 +36,12 @@ def manifest(
     search: Mapping[str, Any] | None = None,
     start: Mapping[str, Any] | None = None,
     parents: Sequence[str] = (),
+    processes: int = 1,
 ) -> dict[str, Any]:
     """The record behind one adapter, as JSON; equal inputs give an equal record.
 
     `search` tells how the settings were chosen, which a repetition need not do again; `start` is whose weights it began
-    with (`Trained.start`), `parents` are the adapters whose weights went in.
+    with (`Trained.start`), `parents` are the adapters whose weights went in; `processes` trained together.
     """
     paired = {row.request_id for row in dataset.train}
     rows = (*dataset.train, *dataset.heldout, *(row for row in dataset.rejected if row.request_id not in paired))
@@ -65,6 +66,7 @@ def manifest(
         "job": dict(spec),
         "base_digest": base_digest,
         "threads": threads,
+        "processes": processes,
         "pace": list(pace),
         "search": dict(search or {}),
         "code": code_version(),

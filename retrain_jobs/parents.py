@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from retrain_jobs.dataset import Dataset, Options, without
+from retrain_jobs.dataset import Dataset, without
 from retrain_jobs.examples import Reason
+from retrain_jobs.options import Options
 from service.core.errors import Conflict, NotFound
 from service.core.merging import Merge, require_alike
 from service.ports import Store

@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from retrain_jobs.dataset import Dataset, Options, Row, admitted, build, examples_of, without
+from retrain_jobs.admission import admitted
+from retrain_jobs.dataset import Dataset, Row, build, examples_of, without
 from retrain_jobs.examples import Example, GoldenItem, Origin, Reason, Slice, turns
 from retrain_jobs.likeness import NearIndex, normalise, prompt_key, prompt_text
+from retrain_jobs.options import Options
 from retrain_jobs.privacy import scrub
 from service.core.records import Labelled
 from service.settings import Recipe
@@ -63,10 +65,15 @@ def turned_down(row: Labelled, source: Slice) -> Example | Reason:
 
 
 def _with_partners(dataset: Dataset, rows: Sequence[tuple[Labelled, Slice]]) -> Dataset:
-    """What the corrections of the training rows correct."""
+    """What the corrections of the training rows and of the held-out rows correct."""
     labelled = {row.capture.request_id: (row, side) for row, side in rows}
-    found = (turned_down(*labelled[row.request_id]) for row in dataset.train if row.request_id in labelled)
-    return _joined(dataset, [made for made in found if isinstance(made, Example)])
+
+    def corrected_by(corrections: Sequence[Example]) -> list[Example]:
+        found = (turned_down(*labelled[row.request_id]) for row in corrections if row.request_id in labelled)
+        return [made for made in found if isinstance(made, Example)]
+
+    judged = tuple(scrub(row)[0] for row in corrected_by(dataset.heldout))
+    return _joined(replace(dataset, judged_rejected=judged), corrected_by(dataset.train))
 
 
 def _with_thumbs(

@@ -12,18 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from peft.tuners.tuners_utils import BaseTunerLayer
-
 from retrain_jobs.augment import origin
 from retrain_jobs.base import Base
-from retrain_jobs.dataset import split
 from retrain_jobs.encode import Encoded, encode
 from retrain_jobs.examples import Example, digest
 from retrain_jobs.likeness import NearIndex, prompt_text
 from retrain_jobs.manifest import code_version, recorded_settings
 from retrain_jobs.recipes import sft_lora
+from retrain_jobs.recipes.bare import take_out_lora
 from retrain_jobs.recipes.objective import Likelihood
 from retrain_jobs.search import Behind, End, Notebook, Settings, Trial, chosen, search, told_settings
+from retrain_jobs.strata import split
 from retrain_jobs.tasks import draw_of
 from retrain_jobs.work import Work
 from service.core.errors import Conflict
@@ -128,7 +127,7 @@ class _Trainer:
             log.info("a trial failed: %s", error.message)
             return Trial(settings, None, End.FAILED)
         finally:
-            _take_out_lora(self._base.model)
+            take_out_lora(self._base.model)
         self._losses.append(round(min(loss for _, loss in curve.heldout), 6))
         return Trial(settings, self._losses[-1], End.DONE)
 
@@ -140,13 +139,3 @@ class _Trainer:
 
 def _encoded(base: Base, row: Example) -> Encoded | None:
     return encode(base, row.messages(), row.target)
-
-
-def _take_out_lora(model: Any) -> None:
-    """PEFT's own way needs its model, which a training that was given up does not return."""
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, BaseTunerLayer):
-                setattr(module, name, child.get_base_layer())
-    if hasattr(model, "peft_config"):
-        del model.peft_config

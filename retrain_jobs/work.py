@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from retrain_jobs.dataset import Dataset, Options
+from retrain_jobs.dataset import Dataset
 from retrain_jobs.examples import GoldenItem
+from retrain_jobs.options import Options
 from retrain_jobs.served import Question
 from service.core.merging import Merge
 from service.core.records import JobPhase

@@ -57,10 +57,7 @@ class Child:
 
         def prepare() -> None:
             os.setpgrp()
-            if _libc is not None:
-                _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-                if os.getppid() != parent:
-                    os._exit(1)
+            die_with(parent)
             if spec.nice:
                 lower_priority(spec.nice)
 
@@ -95,6 +92,14 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
+
+
+def die_with(parent: int) -> None:
+    """In a child before it becomes another program: be terminated when `parent` dies (where the system can do that)."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def lower_priority(nice: int) -> None:

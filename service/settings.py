@@ -59,6 +59,14 @@ class WarmStart(StrEnum):
     BOTH = "both"
 
 
+class Quantize(StrEnum):
+    """How the base model's weights are held while an adapter is trained over it."""
+
+    NONE = "none"
+    EIGHT = "8bit"
+    FOUR = "4bit"
+
+
 class Augment(StrEnum):
     TYPOS = "typos"
     CASING = "casing"
@@ -231,6 +239,9 @@ class RetrainSettings(Group):
     warm_start: WarmStart = Field(
         WarmStart.FRESH, description="both: from the champion's adapter, then fresh if time is left; the better is kept"
     )
+    quantize: Quantize = Field(
+        Quantize.NONE, description="4bit (NF4) or 8bit: the base model in training; needs a GPU and bitsandbytes"
+    )
     every_s: Seconds | None = Field(None, description="a cycle so long after the last one, whatever drift says")
     every_labels: int | None = Field(None, ge=1, description="a cycle after so many newly labelled requests")
     max_cycles_per_day: int = Field(24, ge=1, description="of an alias; people may open more")
@@ -265,6 +276,9 @@ class RetrainSettings(Group):
     seed: int = 0
     threads: int | None = Field(None, ge=1)
     nice: int = Field(19, ge=0, le=19, description="19: runs only when nothing else on the machine wants to")
+    processes: int = Field(
+        1, ge=1, description="on this machine, that share each step's rows; a launcher's WORLD_SIZE comes first"
+    )
     spin: int = Field(
         0,
         ge=0,

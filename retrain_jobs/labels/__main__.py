@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from retrain_jobs.job import one_line
 from retrain_jobs.labels.exchange import export, take
+from retrain_jobs.limits import one_line
 from service.core.errors import BadRequest, ConfigError, TrimtabError
 from service.drivers.store import open_store
 from service.settings import Settings, load_settings

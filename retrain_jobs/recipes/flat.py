@@ -8,18 +8,14 @@ from typing import Any
 import torch
 
 
-class FlatAdamW:
-    """AdamW (Loshchilov and Hutter, 2019) on float32 masters; the model computes with copies in its own type.
+class FlatWeights:
+    """Float32 masters; the model computes with copies in its own type.
 
     Gradients lie in one vector too, which is what several processes add up.
     """
 
-    def __init__(
-        self, parameters: Sequence[torch.nn.Parameter], dtype: torch.dtype, *, beta2: float, weight_decay: float,
-        max_norm: float,
-    ) -> None:  # fmt: skip
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], dtype: torch.dtype) -> None:
         self._parameters = list(parameters)
-        self._max_norm = max_norm
         self.master = torch.nn.Parameter(torch.cat([weight.detach().float().flatten() for weight in self._parameters]))
         self._working = self.master.detach().to(dtype)  # the same memory where the type is the same
         self.gradient = torch.zeros_like(self._working)
@@ -30,31 +26,12 @@ class FlatAdamW:
             weight.data = self._working[start:end].view(weight.shape)
             weight.grad = self.gradient[start:end].view(weight.shape)
             start = end
-        self._adam = torch.optim.AdamW([self.master], lr=0.0, betas=(0.9, beta2), weight_decay=weight_decay, fused=True)
-
-    def step(self, rate: float) -> None:
-        """Follow the gradient, no further than its norm allows, and clear it."""
-        gradient = self.gradient.float()
-        norm = torch.linalg.vector_norm(gradient)
-        self.master.grad = gradient * (self._max_norm / (norm + 1e-6)).clamp(max=1.0)
-        self._adam.param_groups[0]["lr"] = rate
-        self._adam.step()
-        self.gradient.zero_()
-        self._publish()
 
     def put(self, values: torch.Tensor) -> None:
         """Set all weights."""
         with torch.no_grad():
             self.master.copy_(values)
         self._publish()
-
-    def state(self) -> dict[str, Any]:
-        """For `load`: weights and moments."""
-        return {"master": self.master.detach().clone(), "adam": self._adam.state_dict()}
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.put(state["master"])
-        self._adam.load_state_dict(state["adam"])
 
     def release(self) -> None:
         """Give the model its weights in float32, each with memory of its own."""
@@ -68,3 +45,33 @@ class FlatAdamW:
     def _publish(self) -> None:
         if self._working.data_ptr() != self.master.data_ptr():
             self._working.copy_(self.master.detach())
+
+
+class FlatAdamW(FlatWeights):
+    """AdamW (Loshchilov and Hutter, 2019) on the masters."""
+
+    def __init__(
+        self, parameters: Sequence[torch.nn.Parameter], dtype: torch.dtype, *, beta2: float, weight_decay: float,
+        max_norm: float,
+    ) -> None:  # fmt: skip
+        super().__init__(parameters, dtype)
+        self._max_norm = max_norm
+        self._adam = torch.optim.AdamW([self.master], lr=0.0, betas=(0.9, beta2), weight_decay=weight_decay, fused=True)
+
+    def step(self, rate: float) -> None:
+        """Follow the gradient, no further than its norm allows, and clear it."""
+        gradient = self.gradient.float()
+        norm = torch.linalg.vector_norm(gradient)
+        self.master.grad = gradient * (self._max_norm / (norm + 1e-6)).clamp(max=1.0)
+        self._adam.param_groups[0]["lr"] = rate
+        self._adam.step()
+        self.gradient.zero_()
+        self._publish()
+
+    def state(self) -> dict[str, Any]:
+        """For `load`: weights and moments."""
+        return {"master": self.master.detach().clone(), "adam": self._adam.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.put(state["master"])
+        self._adam.load_state_dict(state["adam"])

@@ -18,6 +18,7 @@ from retrain_jobs.recipes.objective import Objective
 from retrain_jobs.recipes.order import batches, within
 from retrain_jobs.recipes.pace import Pace
 from retrain_jobs.recipes.packed import pack, row_losses, target_logits
+from retrain_jobs.recipes.together import crew
 from retrain_jobs.recipes.watch import Curve, Watch
 
 log = logging.getLogger(__name__)
@@ -45,33 +46,24 @@ def run(
 ) -> None:  # fmt: skip
     """Train until `watch` says that it is over; then the model has its best weights.
 
-    The random numbers of a step follow from the seed and the step, so a training that goes on from its checkpoint is
-    the one that was never cut off.
+    A step follows from the seed and its number, so a training that goes on from its checkpoint is the one that was
+    never cut off. Of several processes this one leads.
     """
-    goal.begin(model, plan.max_tokens)
-    _begin(optimizer, pace, watch, checkpoint)
-    lengths = goal.lengths
-    curve = watch.curve
-    for batch in () if watch.over else _upcoming(lengths, plan, curve.steps):
-        torch.manual_seed(plan.seed * 1_000_003 + curve.steps)
-        rate = plan.learning_rate * pace.share(curve.steps, plan.steps, time.monotonic() - pace.started)
-        loss = torch.zeros((), device=model.device)
-        model.train()
-        computed = 0
-        for part in within(batch, lengths, plan.max_tokens):
-            whole, tokens = goal.loss(model, part)
-            share = whole / len(batch)
-            share.backward()  # type: ignore[no-untyped-call]
-            loss += share.detach()
-            computed += tokens
-        optimizer.step(rate)
-        watch.stepped(loss.item(), sum(lengths[row] for row in batch), computed)
-        if watch.over or curve.steps % plan.evaluate_every == 0:
-            watch.evaluated(*judge(model, heldout, plan.max_tokens), optimizer.master)
-        if checkpoint is not None:
-            checkpoint.keep(lambda: _state(optimizer, pace, watch), last=watch.over)
-        if watch.over:
-            break
+    with crew(model, optimizer, goal, seed=plan.seed, max_tokens=plan.max_tokens) as compute:
+        _begin(optimizer, pace, watch, checkpoint)
+        lengths = goal.lengths
+        curve = watch.curve
+        for batch in () if watch.over else _upcoming(lengths, plan, curve.steps):
+            rate = plan.learning_rate * pace.share(curve.steps, plan.steps, time.monotonic() - pace.started)
+            loss, computed = compute(curve.steps, batch)
+            optimizer.step(rate)
+            watch.stepped(loss.item(), sum(lengths[row] for row in batch), computed)
+            if watch.over or curve.steps % plan.evaluate_every == 0:
+                watch.evaluated(*judge(model, heldout, plan.max_tokens), optimizer.master)
+            if checkpoint is not None:
+                checkpoint.keep(lambda: _state(optimizer, pace, watch), last=watch.over)
+            if watch.over:
+                break
     if watch.best is not None:
         optimizer.put(watch.best)
 

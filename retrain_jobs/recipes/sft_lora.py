@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from retrain_jobs import limits
 from retrain_jobs.base import Base
 from retrain_jobs.encode import Encoded
+from retrain_jobs.processes import Place
 from retrain_jobs.recipes import loop
 from retrain_jobs.recipes.checkpoint import Checkpoint
 from retrain_jobs.recipes.flat import FlatAdamW
@@ -21,6 +23,7 @@ from retrain_jobs.recipes.lean import lean
 from retrain_jobs.recipes.objective import Objective
 from retrain_jobs.recipes.pace import Pace
 from retrain_jobs.recipes.packed import packing
+from retrain_jobs.recipes.together import size
 from retrain_jobs.recipes.watch import Curve, OnStep, Watch
 from service.settings import RetrainSettings
 
@@ -76,7 +79,7 @@ def train(
         weight_decay=config.weight_decay, max_norm=config.max_grad_norm,
     )  # fmt: skip
     on_gpu = base.model.device.type == "cuda"
-    free = torch.cuda.mem_get_info()[0] if on_gpu else limits.free_memory()
+    free = torch.cuda.mem_get_info()[0] if on_gpu else limits.free_memory() // Place.of(os.environ).local
     limits.require_room(_need(base, optimizer.master.numel(), goal, knobs, config), scratch, free)
     paced = Pace(config.warmup_ratio, knobs.max_seconds, recorded=pace)
     watch = Watch(Curve(), paced, knobs, on_step, plan.steps)
@@ -98,11 +101,12 @@ def opened(base: Base, folder: str | Path, *, trainable: bool = False) -> Any:
 
 
 def _need(base: Base, trainable: int, goal: Objective, knobs: RetrainSettings, config: Config) -> limits.Need:
-    """At the worst: a batch of rows as long as the longest, or as many as are computed at once."""
+    """At the worst: a process's share of a batch of rows as long as the longest, or as many as are computed at once."""
     rows, an_item = goal.rows, max(goal.lengths)
     shape = base.model.config.get_text_config()
     longest = max(map(len, rows))
-    tokens = max(an_item, min(config.max_tokens, an_item * min(knobs.batch_size, len(goal.lengths))))
+    a_share = -(-min(knobs.batch_size, len(goal.lengths)) // size())
+    tokens = max(an_item, min(config.max_tokens, an_item * a_share))
     share = max(len(row.target) / len(row) for row in rows)
     return limits.estimate(
         tokens=tokens, longest=longest, targets=math.ceil(share * tokens), layers=shape.num_hidden_layers,

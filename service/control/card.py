@@ -215,6 +215,12 @@ def _beyond(evaluation: Facts) -> list[Block]:
     ]
     if forgotten:
         blocks += [Text("What it forgot of what the champion could do."), Table(_FORGOTTEN, forgotten)]
+    preferences = _part(evaluation, "preferences")
+    if preferences.get("n"):
+        told = f"Of {preferences['n']} held-out corrections, how many are likelier than the reply that they correct."
+        shares = [("champion", _share(preferences.get("champion")), "")]
+        shares += [("this adapter", _share(preferences.get("candidate")), _interval(preferences.get("ci")))]
+        blocks += [Text(told), Table(("", "share", "difference, 95% interval"), shares)]
     robustness = _part(evaluation, "robustness")
     if robustness.get("n"):
         sides = (("champion", "champion"), ("candidate", "this adapter"), ("more", "this adapter beyond the champion"))

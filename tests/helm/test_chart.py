@@ -13,6 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from retrain_jobs.processes import Place
 from service.control.launcher import job_manifest
 from service.core.records import Job, JobStatus
 from tests.helm.chart import CHART, VALUES, Refused, lint, one, pod_specs, render
@@ -54,6 +55,29 @@ def test_retraining_job_is_valid_as_the_controller_makes_it(helm: Path, values: 
     (container,) = manifest["spec"]["template"]["spec"]["containers"]
     assert container["command"][:5] == ["python", "-m", "retrain_jobs", "--job", "$(JOB_ID)"]
     assert {"name": "JOB_ID", "value": "c0ffee-job"} in container["env"]
+
+
+def test_several_pods_of_a_job_find_the_first_by_its_name(helm: Path) -> None:
+    """Kubernetes names the pods of an Indexed Job by the Job and their index, within the subdomain's service."""
+    manifests = render(helm, VALUES["everything"])
+    config = next(m for m in manifests if m["kind"] == "ConfigMap" and "job.yaml" in m["data"])
+    job = Job("c0ffee-job", "c0ffee", "support", JobStatus.QUEUED, 0.0, 0.0)
+    spec = job_manifest(yaml.safe_load(config["data"]["job.yaml"]), job)["spec"]
+    pod = spec["template"]["spec"]
+    (container,) = pod["containers"]
+    env = {entry["name"]: entry for entry in container["env"]}
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 2, 2)
+    assert Place.of({name: entry["value"] for name, entry in env.items() if "value" in entry}).size == 2
+    assert env["MASTER_ADDR"]["value"] == f"$(JOB_NAME)-0.{pod['subdomain']}"
+    assert "job-completion-index" in env["RANK"]["valueFrom"]["fieldRef"]["fieldPath"]
+    names = one(manifests, "Service", pod["subdomain"])["spec"]
+    assert names["clusterIP"] == "None"
+    policy = one(manifests, "NetworkPolicy", "-job")["spec"]
+    labels = spec["template"]["metadata"]["labels"]
+    for selector in (names["selector"], policy["podSelector"]["matchLabels"]):
+        assert selector.items() <= labels.items()
+    closed = one(manifests, "NetworkPolicy", "-closed")["spec"]["podSelector"]["matchExpressions"]
+    assert "job" not in closed[0]["values"]
 
 
 @every_values

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from retrain_jobs.augment import by_kind, counted, made_again, origin, variant, variants
-from retrain_jobs.dataset import Options, build, without
+from retrain_jobs.dataset import build, without
 from retrain_jobs.examples import Example, GoldenItem, Origin, Reason, Slice, Turn
 from retrain_jobs.likeness import NearIndex, prompt_text
+from retrain_jobs.options import Options
 from service.settings import Augment
 from tests.jobs.queue import NEW, OLD
 from tests.jobs.rows import ONSET, desk

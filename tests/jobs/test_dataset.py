@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrain_jobs.dataset import Dataset, Options, build, require_enough, without
+from retrain_jobs.dataset import Dataset, build, without
+from retrain_jobs.enough import require_enough
 from retrain_jobs.examples import GoldenItem, Reason, Slice, Turn
 from retrain_jobs.likeness import prompt_key
+from retrain_jobs.options import Options
 from service.core.errors import Conflict
 from service.core.records import Labelled
 from tests.jobs.rows import calm, desk, labelled
@@ -211,3 +213,11 @@ def test_without_anything_to_measure_by_there_is_no_training() -> None:
     options = replace(OPTIONS, holdout_ratio=0.0)
     with pytest.raises(Conflict, match="No held-out rows"):
         require_enough(build(desk(["a", "b"], 20, start=2000), [], (), options), options)
+
+
+def test_the_same_rows_have_the_digest_that_manifests_know_them_by() -> None:
+    """An adapter made before must be found again: what changes this digest makes old manifests unrepeatable."""
+    new, old = desk(("travel", "luggage"), 40, start=1001.0), desk(("refund", "invoice"), 40, start=500.0)
+    assert build([*new, *old], [], (), OPTIONS).digest == (
+        "40aae22834b576ecaadbf0b59e8c9ff2fccd725c992f875f0adfa83874056ff0"
+    )

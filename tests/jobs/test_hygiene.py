@@ -6,11 +6,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from retrain_jobs.dataset import Dataset, Options
+from retrain_jobs.dataset import Dataset
 from retrain_jobs.examples import GoldenItem, Turn, read_golden
 from retrain_jobs.job import Spec, _read
 from retrain_jobs.labels.exchange import export, take
 from retrain_jobs.likeness import NearIndex, normalise, prompt_key, prompt_text
+from retrain_jobs.options import Options
 from retrain_jobs.selection import selection
 from service.core.records import Capture, Labelled, ShadowReply
 from service.drivers.store import SqlStore

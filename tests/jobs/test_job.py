@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from service.core.errors import ConfigError, Conflict, TrimtabError
 from service.core.records import Adapter, Job, JobPhase, JobStatus, Labelled
 from service.drivers.blobs import open_blobs
 from service.drivers.store import SqlStore
-from service.settings import AliasSettings, Settings
+from service.settings import AliasSettings, Quantize, Settings
 from tests.jobs.queue import NEW, OLD, enqueue, traffic, wait_for
 from tests.jobs.rows import ONSET, desk, labelled
 
@@ -214,17 +215,23 @@ async def test_what_cannot_be_learned_from_fails_before_the_model_is_touched(
     [
         ({"model": ""}, ConfigError, "No base model"),
         ({}, ConfigError, "cannot be loaded"),
+        ({"quantize": Quantize.FOUR}, ConfigError, "retrain.quantize 4bit needs a GPU and bitsandbytes"),
         ({"golden": "{}"}, ConfigError, "line 1"),
     ],
 )
 async def test_what_is_misconfigured_is_told_in_one_line(
-    store: SqlStore, settings: Settings, change: dict[str, object], error: type[TrimtabError], told: str
-) -> None:
+    store: SqlStore, settings: Settings, change: dict[str, Any], error: type[TrimtabError], told: str,
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     await enqueue(store, traffic())
     if "golden" in change:
         path = settings.alias("support").golden_set
         assert path is not None
         path.write_text(str(change["golden"]), "utf-8")
+    elif "quantize" in change:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        monkeypatch.setattr("retrain_jobs.base.find_spec", lambda name: None)
+        settings = with_retrain(settings.model_copy(update={"model": str(tiny_base)}), **change)
     else:
         settings = settings.model_copy(update=change)
     with pytest.raises(error, match=told):

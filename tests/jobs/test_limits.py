@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from retrain_jobs import limits
-from retrain_jobs.job import one_line, run_job
-from retrain_jobs.limits import MIB, Need, estimate, ran_out, require_room
+from retrain_jobs.job import run_job
+from retrain_jobs.limits import MIB, Need, estimate, one_line, ran_out, require_room
 from service.core.errors import Conflict
 from service.core.records import JobStatus
 from service.drivers.blobs import open_blobs

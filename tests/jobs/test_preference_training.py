@@ -222,6 +222,9 @@ async def test_a_job_of_preferences_is_made_again_to_the_byte(
     assert new["candidate"] > new["champion"] or recipe is Recipe.KTO_LORA, (
         "a preferred reply is learned by itself, too"
     )
+    judged = (await store.job("j1")).result["evaluation"]["preferences"]
+    assert judged["n"] == len(told["heldout"])
+    assert judged["candidate"] > judged["champion"], "what is learned of preferences holds for held-out pairs"
     again = await make_again(store, blobs, settings.model_copy(update={"model": str(tiny_base)}),
                              await find_manifest(store, adapter.name), None)  # fmt: skip
     assert again.digest == adapter.digest

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from retrain_jobs.dataset import Dataset, Options, require_enough
+from retrain_jobs.dataset import Dataset
+from retrain_jobs.enough import require_enough
 from retrain_jobs.examples import Example, GoldenItem, Reason, Slice, Turn
 from retrain_jobs.likeness import normalise, prompt_key
+from retrain_jobs.options import Options
 from retrain_jobs.preferences import prepare, turned_down
 from service.core.errors import Conflict
 from service.core.records import Adapter, Feedback, ImportedRow, Labelled
@@ -86,6 +88,9 @@ def test_pairs_are_corrections_beside_what_they_correct() -> None:
     assert dataset.dropped[Reason.NO_PAIR] >= 5
     assert dataset.dropped[Reason.NO_TARGET] == 5, "a thumb down alone is no pair"
     assert any(row.request_id.startswith("up-") for row in dataset.heldout), "judged by all that is labelled"
+    corrections = {row.request_id: row.prompt for row in dataset.heldout if not row.request_id.startswith("up-")}
+    assert {row.request_id: row.prompt for row in dataset.judged_rejected} == corrections, "and by held-out pairs"
+    assert dataset.digest == replace(dataset, judged_rejected=()).digest, "which nobody learns from"
     assert counted(dataset) == dataset.looked_at
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from retrain_jobs.dataset import Options, build
+from retrain_jobs.dataset import build
 from retrain_jobs.examples import GoldenItem, Turn
 from retrain_jobs.manifest import code_version, manifest
+from retrain_jobs.options import Options
 from service.settings import RetrainSettings
 from tests.jobs.queue import NEW, OLD
 from tests.jobs.rows import ONSET, desk

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from retrain_jobs.dataset import Options, build
+from retrain_jobs.dataset import build
 from retrain_jobs.examples import Reason
 from retrain_jobs.neighbours import outliers
+from retrain_jobs.options import Options
 from retrain_jobs.triggers import triggers
 from tests.jobs.rows import ONSET, desk, labelled
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrain_jobs.dataset import Options, build
+from retrain_jobs.dataset import build
 from retrain_jobs.examples import Example, Reason, Slice, to_example
+from retrain_jobs.options import Options
 from retrain_jobs.trust import beyond_share
 from service.core.records import ImportedRow, Labelled
 from tests.jobs.rows import ONSET, calm, labelled

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from retrain_jobs.dataset import Options
 from retrain_jobs.examples import Origin, Slice
 from retrain_jobs.job import Spec, _read
 from retrain_jobs.labels.__main__ import main
 from retrain_jobs.labels.choose import choose, classes_of
 from retrain_jobs.labels.exchange import export, take
+from retrain_jobs.options import Options
 from service.core.records import DriftCheck, Labelled
 from service.drivers.store import SqlStore
 from service.settings import Settings
