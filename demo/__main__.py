@@ -30,7 +30,7 @@ from service.processes import check_port_free
 RATE = 10.0
 FEEDBACK_RATIO = 0.9
 MAX_TOKENS = 48
-PLOT = Plot(ALIAS, reference_size=300, current_size=100, judged=400, novel_ratio=0.5, patience_s=180.0)
+PLOT = Plot(ALIAS, reference_size=300, current_size=100, judged=400, novel_ratio=0.5, patience_s=400.0)
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ def write_stage(
             "alpha": 16,
             "dropout": 0.05,
             "epochs": 6,
-            "max_seconds": 100.0,
+            "max_seconds": 240.0,  # six epochs take a quarter of it where cores are fast
             "min_new_examples": 400,
         },
         "promotion": {"min_pairs": 40, "watch_s": 60.0, "cooldown_s": 5.0, "golden_margin": 0.05},

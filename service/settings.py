@@ -274,7 +274,9 @@ class RetrainSettings(Group):
     served_wait_s: Seconds = Field(120.0, description="for all engines to load the candidate")
     checkpoint_s: Seconds = Field(15.0, description="at most so much of a training is lost to a kill")
     seed: int = 0
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(
+        None, ge=1, description="None: half of the cores, or all of them where the job is Kubernetes' own"
+    )
     nice: int = Field(19, ge=0, le=19, description="19: runs only when nothing else on the machine wants to")
     processes: int = Field(
         1, ge=1, description="on this machine, that share each step's rows; a launcher's WORLD_SIZE comes first"

@@ -26,7 +26,7 @@ JUDGED = 200
 ENOUGH = 0.95
 """Of the quality before the drift."""
 
-PATIENCE_S = 300.0
+TRAINING_S, PATIENCE_S = 100.0, 300.0
 CACHE = Path(".cache/trimtab")
 
 
@@ -76,7 +76,7 @@ async def play_trimtab(folder: Path, rate: float, port: int) -> Recovery:
         StoryFailed: a stage did not end within `PATIENCE_S`.
     """
     model = await asyncio.to_thread(ensure_base_model, CACHE, lambda _share, _line: None)
-    config = write_stage(folder, model, golden_set(SEED), port=port)
+    config = write_stage(folder, model, golden_set(SEED), port=port, sizes={"retrain": {"max_seconds": TRAINING_S}})
     url = f"http://127.0.0.1:{port}"
     # Longer than the reference takes: the first requests after a start are slow, and no measure of idle.
     plot = Plot(ALIAS, 700, 100, judged=CALM, novel_ratio=NOVEL_RATIO, patience_s=PATIENCE_S)

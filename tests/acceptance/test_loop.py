@@ -35,11 +35,9 @@ NOISE = 0.06
 
 MIN_PAIRS, GOLDEN_MARGIN = 30, 0.05
 
-PLOT = Plot(ALIAS, reference_size=300, current_size=80, judged=200, novel_ratio=0.5, patience_s=300.0)
+PLOT = Plot(ALIAS, reference_size=300, current_size=80, judged=200, novel_ratio=0.5, patience_s=400.0)
 SIZES = {
     "drift": {"reference_size": 300, "current_size": 80, "interval_s": 1.0},
-    # A slow machine learns too little in the demo's time.
-    "retrain": {"max_seconds": 160.0},
     "promotion": {"min_pairs": MIN_PAIRS, "watch_s": 600.0, "golden_margin": GOLDEN_MARGIN},
 }
 
