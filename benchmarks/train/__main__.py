@@ -40,7 +40,7 @@ SIZES = {"5M": Size(1000, 0.3, 60.0), "50M": Size(500, 0.3, 100.0)}
 ROWS: dict[str, tuple[str, Callable[[dict[str, Any]], float | None]]] = {
     "s to the loss": ("{:.1f}", lambda run: run["seconds"]),
     "tokens/s, padding not counted": ("{:,.0f}", lambda run: run["tokens"] / run["spent_s"]),
-    "share of the bf16 peak": ("{:.1%}", lambda run: run["mfu"]),
+    "share of the peak (bf16, or float32 where that is faster)": ("{:.1%}", lambda run: run["mfu"]),
     "non-padding tokens": ("{:.1%}", lambda run: run["tokens"] / run["computed"]),
     "peak memory, MiB": ("{:,.0f}", lambda run: run["peak_mib"]),
     "s from start to first step": ("{:.1f}", lambda run: run["start_up_s"]),

@@ -239,7 +239,7 @@ FAULTS = (
     ),
     Fault(
         "the golden set is trained on",
-        "retrain_jobs/dataset.py",
+        "retrain_jobs/admission.py",
         "    rows = _without_golden(rows, golden, dropped)",
         "    rows = list(rows)",
         ("tests/jobs/test_dataset.py",),
