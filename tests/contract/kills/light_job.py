@@ -18,6 +18,7 @@ from retrain_jobs.__main__ import main
 from retrain_jobs.work import Made, Report, Work
 from service.core.records import JobPhase
 from service.drivers.adapter_files import CONFIG, WEIGHTS
+from service.drivers.base_model import base_digest
 
 TASK = "task.json"
 """In the state folder: the topic to learn, and the outcome."""
@@ -53,7 +54,8 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
         "heldout": {"all": {"champion": 0.1, "candidate": 0.9, "n": 50}},
         "served": {"n": 50, "served": 0.9, "pytorch": 0.9, "difference": 0.0, "tolerance": 0.1, "agrees": True},
     }
-    return Made(folder, work.dataset, evaluation, {"seconds": 0.0}, {"topic": topic})
+    manifest = {"topic": topic, "base_digest": base_digest(work.settings.model)}
+    return Made(folder, work.dataset, evaluation, {"seconds": 0.0}, manifest)
 
 
 def run(arguments: Sequence[str]) -> int:
