@@ -18,8 +18,8 @@ from demo.corpus import Split, taught
 from demo.evaluation import Report, evaluate
 from demo.tokenizer import train_tokenizer
 
-SECONDS = 360.0
-"""What training may take, beside the seconds that the tokenizer takes; two cores with AVX-512 need a third of it."""
+SECONDS = 480.0
+"""What training may take, beside the seconds that the tokenizer takes; two cores with AVX-512 need a quarter of it."""
 
 TOKENIZER_EXAMPLES = 8000
 REPORT = "report.json"
