@@ -95,8 +95,9 @@ async def kill(world: World, one: Kill, tally: Tally, database: Database | None 
         reached = await _exists(mark.exists, REACHED_S)
     finally:
         nudging.cancel()
-        await asyncio.gather(nudging, return_exceptions=True)
         world.arm(one.role, "")
+        with contextlib.suppress(asyncio.CancelledError):
+            await nudging
     if not reached:
         tally.missed.append(str(one))
         return
@@ -135,10 +136,17 @@ async def _nudge(world: World, one: Kill) -> None:
 
 
 async def _restart_gateway(world: World) -> None:
-    """Kill it when its spool holds something, if that comes."""
-    await _exists(lambda: any((world.state / "spool").glob("*/0*")), 2.0)
+    """Kill it once it has something in its spool; one that is just starting has no shipper yet that would come by."""
+    started = world.roles["serve"].starts
+    await _exists(lambda: _has_spooled(world), REACHED_S)
     world.kill("serve")
-    await asyncio.sleep(0.5)
+    await _exists(lambda: world.roles["serve"].starts > started, REACHED_S)
+
+
+def _has_spooled(world: World) -> bool:
+    with contextlib.suppress(FileNotFoundError):  # shippers remove folders as we look
+        return any((world.state / "spool").glob(f"{world.roles['serve'].pid}-*/0*"))
+    return False
 
 
 async def _promote_by_hand(world: World) -> None:

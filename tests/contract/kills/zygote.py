@@ -19,6 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import scipy.sparse  # noqa: F401 - what jobs import as they go
+import sklearn.cluster  # noqa: F401
+import sklearn.feature_extraction.text  # noqa: F401
 import uvloop
 
 import service.drivers.store  # noqa: F401 - imported once for all
