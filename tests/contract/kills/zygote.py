@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import scipy.sparse  # noqa: F401 - what jobs import as they go
-import sklearn.cluster  # noqa: F401
+import sklearn.cluster
 import sklearn.feature_extraction.text  # noqa: F401
 import uvloop
 
