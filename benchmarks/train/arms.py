@@ -114,14 +114,17 @@ def trl_default(folder: Path, run: Run, seed: int) -> Any:
 
 
 def trl_tuned(folder: Path, run: Run, seed: int) -> Any:
-    """Packing, no gradient checkpointing, our learning rate and its schedule."""
+    """Packing, no gradient checkpointing, our learning rate with its schedule, and the processor's faster type."""
+    import torch
     from transformers import AutoConfig
+
+    from demo.training import fastest_dtype
 
     hidden = AutoConfig.from_pretrained(folder / "model").hidden_size
     changed = {
         "packing": True, "max_length": 512, "per_device_train_batch_size": 1, "gradient_checkpointing": False,
         "learning_rate": 1.0 / hidden, "adam_beta2": 0.98, "lr_scheduler_type": "cosine", "weight_decay": 0.01,
-        "warmup_steps": 0.05,
+        "warmup_steps": 0.05, "bf16": fastest_dtype() is torch.bfloat16,
     }  # fmt: skip
     return _trl(folder, run, seed, changed, every=10)
 
@@ -230,17 +233,15 @@ def peak() -> float:
     faster: bfloat16 or, where it has no kernels for that, float32."""
     import torch
 
-    def seconds(dtype: torch.dtype, size: int, times: int) -> float:
-        one, other = (torch.randn(size, size).to(dtype) for _ in range(2))
-        best = math.inf
-        for _ in range(times):
-            began = time.perf_counter()
-            one @ other
-            best = min(best, time.perf_counter() - began)
-        return best
+    from demo.training import fastest_dtype
 
-    fastest = min((torch.bfloat16, torch.float32), key=lambda dtype: seconds(dtype, 256, 3))
-    return 2 * 2048**3 / seconds(fastest, 2048, 6)
+    size, best = 2048, math.inf
+    one, other = (torch.randn(size, size).to(fastest_dtype()) for _ in range(2))
+    for _ in range(6):
+        began = time.perf_counter()
+        one @ other
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
 
 
 def _asked(text: str) -> list[dict[str, str]]:

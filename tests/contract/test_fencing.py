@@ -23,7 +23,7 @@ from service.drivers.schema import metadata
 from service.drivers.store import SqlStore
 from service.settings import load_settings
 from service.telemetry import ControllerMetrics
-from tests.service.control.test_reconciler import FILES, NEW, HandClock, World
+from tests.service.control.reconciling import FILES, NEW, HandClock, World
 
 HOUR = 3600.0
 UNUSED = "support@" + "d" * 12

@@ -19,7 +19,7 @@ from service.ports import Store
 from service.settings import PromotionSettings, Settings
 from service.telemetry import ControllerMetrics
 from tests.service.control.parts import HandClock
-from tests.service.control.test_reconciler import NEW, World
+from tests.service.control.reconciling import NEW, World
 
 URL = "https://chat.example/hook"
 
