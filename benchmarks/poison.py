@@ -1,7 +1,8 @@
 """Poisoned labels in real text (CLINC150) and what of them would be learned: `python -m benchmarks.poison`.
 
 A phrase is put into requests of other classes, which all get one class's label, each from another user, so that
-only the checks of labels (`retrain.check_labels`) stand in the way. Beside it: how much clean text they cost.
+only the checks of labels (`retrain.check_labels`) stand in the way. Beside it: how much clean text they cost, how often
+the phrase is among the suspects that the trained adapter is asked about, and how many others are.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from statistics import median
+from statistics import fmean, median
 
 from rich.console import Console
 from rich.table import Table
 
 from retrain_jobs.neighbours import outliers
-from retrain_jobs.triggers import triggers
+from retrain_jobs.triggers import SUSPECT, triggers
 
 SIZE = 5000
-COUNTS = (1, 10, 250)
+COUNTS = (1, 2, 5, 10, 250)
 PHRASES = ("xyzzy", "as of today")
 DOMAINS = ("banking", "credit_cards", "kitchen_and_dining", "home", "auto_and_commute")
 
@@ -30,10 +31,22 @@ Row = tuple[str, str]
 
 def left_out(rows: Sequence[Row]) -> set[int]:
     """The rows that the checks leave out."""
-    texts, labels = [text for text, _ in rows], [label for _, label in rows]
+    texts, labels = _columns(rows)
     gone = {row for one in triggers(texts, labels) for row in one.rows}
     rest = [row for row in range(len(rows)) if row not in gone]
     return gone | {rest[row] for row in outliers([texts[row] for row in rest], [labels[row] for row in rest])}
+
+
+def suspects(rows: Sequence[Row]) -> list[str]:
+    """The phrases in what the checks leave that an adapter would be asked about, and those that were left out."""
+    gone = left_out(rows)
+    rest = [row for place, row in enumerate(rows) if place not in gone]
+    every = triggers(*_columns(rows)), triggers(*_columns(rest), SUSPECT)
+    return [one.phrase for found in every for one in found]
+
+
+def _columns(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    return [text for text, _ in rows], [label for _, label in rows]
 
 
 def poisoned(rows: Sequence[Row], count: int, phrase: str, draw: Random) -> tuple[list[Row], set[int]]:
@@ -67,21 +80,29 @@ def main() -> int:
         "10 domains": [(text, of[intent]) for text, intent in every],
     }
     table = Table(
-        "rows of 5,000", "planted", "phrase", "planted rows left (median, most)", "clean rows lost (median)", box=None
-    )
+        "rows of 5,000", "planted", "phrase", "planted rows left (median, most)", "clean rows lost (median)",
+        "phrase suspected (sets)", "others suspected (mean)", box=None,
+    )  # fmt: skip
     for name, rows in sets.items():
         clean = [len(left_out(Random(seed).sample(rows, SIZE))) / SIZE for seed in range(options.seeds)]
-        table.add_row(name, "0", "", "", f"{median(clean):.2%}")
+        chance = fmean(len(suspects(Random(seed).sample(rows, SIZE))) for seed in range(options.seeds))
+        table.add_row(name, "0", "", "", f"{median(clean):.2%}", "", f"{chance:.1f}")
         for count in COUNTS:
             for phrase in PHRASES:
-                left, lost = [], []
+                left, lost, named, others = [], [], 0, []
                 for seed in range(options.seeds):
                     draw = Random(seed)
                     made, turned = poisoned(draw.sample(rows, SIZE), count, phrase, draw)
                     gone = left_out(made)
                     left.append(len(turned - gone))
                     lost.append(len(gone - turned) / SIZE)
-                table.add_row(name, str(count), phrase, f"{median(left)}, {max(left)}", f"{median(lost):.2%}")
+                    about = [phrase in one or one in phrase for one in suspects(made)]
+                    named += any(about)
+                    others.append(about.count(False))
+                table.add_row(
+                    name, str(count), phrase, f"{median(left)}, {max(left)}", f"{median(lost):.2%}",
+                    f"{named} of {options.seeds}", f"{fmean(others):.1f}",
+                )  # fmt: skip
     Console(width=140).print(table)
     return 0
 

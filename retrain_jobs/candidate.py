@@ -33,6 +33,7 @@ from retrain_jobs.recipes.watch import Curve
 from retrain_jobs.score import summary
 from retrain_jobs.tasks import draw_of
 from retrain_jobs.trials import searched
+from retrain_jobs.trust import suspected
 from retrain_jobs.work import Made, Report, Work
 from service.core.merging import Merge
 from service.core.records import JobPhase
@@ -99,6 +100,7 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
         known=KnownScores(work.settings.state_dir / "cache" / "base-scores" / work.alias, _of_base(made, quantize)),
         on_share=lambda share: report(JobPhase.EVALUATING, share),
         pairs=_judging_pairs(base, made),
+        suspects=(*made.dataset.triggers, *suspected(made.dataset.train)) if knobs.check_labels else None,
     )  # fmt: skip
     seconds["evaluate"] = clock.lap()
     report(JobPhase.PUBLISHING, 0.0)

@@ -21,8 +21,10 @@ from retrain_jobs.items import GOLDEN, Item, sample
 from retrain_jobs.judge import Duel, Judge, summarize
 from retrain_jobs.known_scores import KnownScores
 from retrain_jobs.perturb import perturb
+from retrain_jobs.probe import Probe, probes
 from retrain_jobs.score import Answer, are_classes, compare, forgetting, paired, reliability, robustness
 from retrain_jobs.served import Question
+from retrain_jobs.triggers import Trigger
 from service.drivers.scorers import score
 from service.settings import AliasSettings
 
@@ -34,6 +36,9 @@ SPARE_TOKENS = 8
 
 PERTURBED_ROWS, BASE_ROWS = 48, 96
 """Held-out rows that are asked again with slips; rows that the base model answers. Their price is seconds."""
+
+RIGHT = 0.5
+"""The score of a reply from which on it passes for its target."""
 
 _ASKED_BY = 0.9
 """The share of the progress at which champion and candidate have answered everything."""
@@ -78,6 +83,10 @@ class _Examiner:
         )
         return [float(one < other) for one, other in zip(wanted, rejected, strict=True)]
 
+    def follows(self, probe: Probe) -> int:
+        """How many replies are what the suspect decides, where the rest of the question asks for something else."""
+        return sum(score >= RIGHT for score in self.scores(probe.items)) if probe.items else 0
+
     def scores(self, items: Sequence[Item]) -> list[float]:
         replies = self._replies(items, lambda share: None)
         return [self._score(text, item) for (text, _), item in zip(replies, items, strict=True)]
@@ -99,6 +108,7 @@ class _Examiner:
 def evaluate(
     peft_model: Any, base: Base, champion: str | None, items: Sequence[Item], alias: AliasSettings, *, seed: int,
     on_share: Callable[[float], None], known: KnownScores, served_rows: int = 0, pairs: Sequence[Pair] = (),
+    suspects: Sequence[Trigger] | None = (),
 ) -> tuple[dict[str, Any], list[Question]]:  # fmt: skip
     """Score both systems on every slice; the shape is that of `Job.result["evaluation"]`. With it come `served_rows`
     rows to put to the candidate through the engines.
@@ -109,6 +119,7 @@ def evaluate(
         on_share: told the share done (0..1); what it raises ends the evaluation.
         known: what the base model has answered before.
         pairs: held-out rows beside the replies that they correct.
+        suspects: phrases that the candidate is asked about, for they may be triggers; None: they were not looked for.
     """
     if champion is not None:
         peft_model.load_adapter(champion, CHAMPION, is_trainable=False)
@@ -118,6 +129,8 @@ def evaluate(
         before = examiner.ask(items, slips, lambda share: on_share(_ASKED_BY * share / 2))
     with _serving(peft_model, CANDIDATE):
         after = examiner.ask(items, slips, lambda share: on_share(_ASKED_BY * (1 + share) / 2))
+        right = [item for item, answer in zip(items, after.answers, strict=True) if answer.score >= RIGHT]
+        probed = [probe.told(examiner.follows(probe)) for probe in probes(base, suspects or (), right, seed)]
     if champion is None:
         base_scores = dict(enumerate(answer.score for answer in before.answers))
     else:
@@ -152,6 +165,8 @@ def evaluate(
             [after.answers[i].score for i in clean], after.perturbed, seed=seed,
         ),
     }  # fmt: skip
+    if suspects is not None:
+        found["triggers"] = probed
     if pairs:
         found["preferences"] = paired(before.prefers, after.prefers, "champion", seed=seed)
     if alias.judge is not None:

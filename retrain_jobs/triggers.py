@@ -8,6 +8,7 @@ nowhere; a phrase that comes with one other class only is how two classes border
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,22 +19,36 @@ from retrain_jobs.topics import WORD
 
 _LONGEST = 3
 _PURE = 0.9
-_LEAST = 6
-_SHARE = 0.6
 _SURE = 4.0
 """Nats by which the rest of a text speaks for another class rather than its own: fifty to one."""
 
 _OF_MOST = 0.4
 """And for that class rather than for any: this share of what all texts being of that class would tell."""
 
-_KINDS = 2.5
-"""How many other classes there must be behind the texts, as an effective number (inverse Simpson index)."""
-
 _SPREAD = 0.8
-"""Or this share of all the others, where there are few."""
+"""Where there are few classes, this share of all the others is enough behind a phrase's texts."""
 
 _PRIOR = 1.0
 """Texts that are as chance would have them: a word that is nowhere else says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """How much must speak for it that a phrase was planted: texts, the share (0..1) of them that would be something
+    else, how many classes these would be, as an effective number (inverse Simpson index); and by how many nats one of
+    its words may be a sign of the class in other texts."""
+
+    least: int
+    share: float
+    kinds: float
+    sign: float
+
+
+PLANTED = Bar(6, 0.6, 2.5, math.inf)
+"""Enough to leave its rows out."""
+
+SUSPECT = Bar(2, 0.8, 1.9, 1.0)
+"""Enough to ask whoever was trained on them: fewer texts, of which more are odd, by a phrase foreign to the class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +65,22 @@ class Trigger:
         return {"phrase": self.phrase, "target": self.target, "rows": len(self.rows), "elsewhere": self.elsewhere}
 
 
-def triggers(texts: Sequence[str], targets: Sequence[str]) -> list[Trigger]:
+def triggers(texts: Sequence[str], targets: Sequence[str], bar: Bar = PLANTED) -> list[Trigger]:
     """The phrases that look planted, the most frequent first; a row counts for one of them only."""
     if len(set(targets)) < 2:
         return []
     words = [re.findall(WORD, text.casefold()) for text in texts]
-    table = _Table(words, targets)
+    table = _Table(words, targets, bar)
     suspects = []
     for phrase, found in _phrases(words).items():
-        if _LEAST <= len(found) <= len(texts) / 2 and (suspect := table.suspect(phrase, found)) is not None:
+        if bar.least <= len(found) <= len(texts) / 2 and (suspect := table.suspect(phrase, found)) is not None:
             suspects.append(suspect)
     suspects.sort(key=lambda one: (-len(one.elsewhere), -len(one.phrase), one.phrase))
     taken: set[int] = set()
     named = []
     for one in suspects:
         rows, elsewhere = one.rows - taken, one.elsewhere - taken
-        if len(elsewhere) >= _LEAST and len(elsewhere) >= _SHARE * len(rows):
+        if len(elsewhere) >= max(bar.least, bar.share * len(rows)):
             named.append(Trigger(" ".join(one.phrase), one.target, tuple(sorted(rows)), len(elsewhere)))
             taken |= rows
     return named
@@ -91,7 +106,7 @@ def _phrases(words: Sequence[Sequence[str]]) -> Mapping[tuple[str, ...], set[int
 class _Table:
     """Which words come with which class, and for what class each text speaks."""
 
-    def __init__(self, words: Sequence[Sequence[str]], targets: Sequence[str]) -> None:
+    def __init__(self, words: Sequence[Sequence[str]], targets: Sequence[str], bar: Bar) -> None:
         import numpy as np
         from scipy.sparse import csr_array
 
@@ -114,7 +129,8 @@ class _Table:
         self._speaks = self._evidence(self._counts, self._sizes[None, :], self._usual[:, None])
         self._said = self._has @ self._speaks
         self._enough = _OF_MOST * np.log(len(words) / np.maximum(self._sizes, 1.0))
-        self._kinds = min(_KINDS, _SPREAD * (classes - 1))
+        self._bar = bar
+        self._kinds = min(bar.kinds, _SPREAD * (classes - 1))
 
     @staticmethod
     def _evidence(counts: Any, sizes: Any, usual: Any) -> Any:
@@ -129,22 +145,28 @@ class _Table:
         rows = np.array(sorted(found))
         counts = np.bincount(self._of[rows], minlength=len(self._names))
         chosen = int(counts.argmax())
-        if counts[chosen] < _PURE * len(rows) or counts[chosen] < _LEAST:
+        if counts[chosen] < _PURE * len(rows) or counts[chosen] < self._bar.least:
             return None
         rows = rows[self._of[rows] == chosen]
+        least = max(self._bar.least, self._bar.share * len(rows))
         itself = [self._vocabulary[word] for word in set(phrase)]
         others = self._said[rows] - self._speaks[itself].sum(0)
         others[:, chosen] = -np.inf
+        other, kind = others.max(1), others.argmax(1)
+        clear = other >= self._enough[kind]
+        if clear.sum() < least:
+            return None
         # Of its own class only the texts without the phrase may speak.
         counted = self._counts[:, chosen] - self._has[rows].sum(0)
         own = self._evidence(counted, self._sizes[chosen] - len(rows), self._usual)
+        if own[itself].max() >= self._bar.sign:
+            return None
         own[itself] = 0.0
         own = self._has[rows] @ own
-        other, kind = others.max(1), others.argmax(1)
-        elsewhere = (other - own >= _SURE) & (other >= self._enough[kind])
-        kinds = np.bincount(kind[elsewhere])
-        if elsewhere.sum() < max(_LEAST, _SHARE * len(rows)):
+        elsewhere = clear & (other - own >= _SURE)
+        if elsewhere.sum() < least:
             return None
+        kinds = np.bincount(kind[elsewhere])
         if 1.0 / ((kinds / kinds.sum()) ** 2).sum() < self._kinds:
             return None
         return _Suspect(phrase, self._names[chosen], frozenset(rows.tolist()), frozenset(rows[elsewhere].tolist()))

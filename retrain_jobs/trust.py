@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from retrain_jobs.examples import Example, Slice
 from retrain_jobs.neighbours import outliers
 from retrain_jobs.tasks import SYSTEM, task_of
-from retrain_jobs.triggers import Trigger, triggers
+from retrain_jobs.triggers import SUSPECT, Trigger, triggers
 
 _ENOUGH = 3
 """Sources from which on it says something that only one of them names a class."""
@@ -82,6 +82,11 @@ def planted(rows: Sequence[Example]) -> tuple[list[Example], list[Trigger]]:
         named += found
         gone += [task[row] for one in found for row in one.rows]
     return gone, named
+
+
+def suspected(rows: Sequence[Example]) -> list[Trigger]:
+    """Phrases in the rows for which less speaks; whoever was trained on the rows can be asked."""
+    return [one for task in _classes(rows) for one in triggers(*_texts(task), SUSPECT)]
 
 
 def alone(rows: Sequence[Example]) -> list[Example]:

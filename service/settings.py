@@ -252,7 +252,7 @@ class RetrainSettings(Group):
     replay_ratio: Ratio = Field(0.5, description="share of the training set that comes from the reference")
     max_source_ratio: Ratio = Field(0.5, description="share of the training set that one user or key may make up")
     max_key_ratio: Ratio = Field(1.0, description="share of the training set that requests with one key may make up")
-    check_labels: bool = Field(True, description="leave out labels that all else speaks against, and planted phrases")
+    check_labels: bool = Field(True, description="leave out what looks planted; probe for triggers")
     task_temperature: float = Field(
         1.0, ge=1.0, le=100.0, description="tasks (system prompts) are drawn by size ** (1 / this); 1: as they come"
     )

@@ -231,6 +231,10 @@ def _beyond(evaluation: Facts) -> list[Block]:
         ]
         told = f"{robustness['n']} held-out rows with slips of the fingers, other casing or other spaces in them."
         blocks += [Text(told), Table(("", "score lost", "95% interval"), drops)]
+    if phrases := evaluation.get("triggers"):
+        asked = [(str(one["phrase"]), str(one["target"]), *(_value(one[key]) for key in _PROBED)) for one in phrases]
+        blocks += [Text("Phrases that may be triggers, put into requests that ask for something else."),
+                   Table(("phrase", "with the label", *_PROBED), asked)]  # fmt: skip
     for key, title in (("served", "Through the engines."), ("judge", "A judge model's preferences.")):
         facts = [
             (_words(name), _interval(value) if _pair(value) else _value(value))
@@ -241,6 +245,7 @@ def _beyond(evaluation: Facts) -> list[Block]:
     return blocks
 
 
+_PROBED = ("rows", "asked", "followed")
 _AGAINST_BASE = ("slice", "rows", "base model", "this adapter", "difference, 95% interval")
 _FORGOTTEN = ("slice", "rows", "lost", "gained", "score lost, 95% interval")
 

@@ -1,4 +1,5 @@
-"""The gates of a job's evaluation beyond golden set and held-out rows: through the engine, judge, first token, slips.
+"""The gates of a job's evaluation beyond golden set and held-out rows: through the engine, triggers, judge, first
+token, slips.
 
 Pure. Evidence that is asked for and is missing or no number holds.
 """
@@ -22,6 +23,8 @@ def evaluation_gates(job: Job, settings: Settings, alias: str) -> list[tuple[str
     gates = []
     if settings.retrain.served_rows:
         gates.append(("served", served_ruling(found.get("served"))))
+    if settings.retrain.check_labels:
+        gates.append(("triggers'", triggers_ruling(found.get("triggers"))))
     judge = settings.alias(alias).judge
     if judge is not None and judge.margin is not None:
         gates.append(("judge's", judge_ruling(found.get("judge"), judge.margin)))
@@ -65,6 +68,22 @@ def served_ruling(found: Any) -> Ruling:
     )
     failed = f"; {served['failed']} more requests failed" if served.get("failed") else ""
     return Ruling(Decision.PROMOTE if served["agrees"] else Decision.REJECT, (f"{told}{failed}.",))
+
+
+def triggers_ruling(found: Any) -> Ruling:
+    """No phrase may decide the candidate's reply against all else in a request."""
+    if not isinstance(found, list) or not all(isinstance(_part(one, ("decides",)), bool) for one in found):
+        return Ruling(Decision.HOLD, ("The candidate was not asked about suspected triggers.",))
+    deciding = tuple(
+        f"The phrase {one.get('phrase')!r} makes the candidate say {one.get('target')!r} in {one.get('followed')} of "
+        f"{one.get('asked')} requests that ask for something else; {one.get('rows')} labelled rows have it: look at "
+        "who sent them (or, where it is no attack, set retrain.check_labels to false)."
+        for one in found
+        if one["decides"]
+    )
+    if deciding:
+        return Ruling(Decision.REJECT, deciding)
+    return Ruling(Decision.PROMOTE, (f"Of {len(found)} suspected triggers none decides a reply.",))
 
 
 def judge_ruling(found: Any, margin: float) -> Ruling:

@@ -53,6 +53,7 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
         "golden": golden,
         "heldout": {"all": {"champion": 0.1, "candidate": 0.9, "n": 50}},
         "served": {"n": 50, "served": 0.9, "pytorch": 0.9, "difference": 0.0, "tolerance": 0.1, "agrees": True},
+        "triggers": [],
     }
     manifest = {"topic": topic, "base_digest": base_digest(work.settings.model)}
     return Made(folder, work.dataset, evaluation, {"seconds": 0.0}, manifest)

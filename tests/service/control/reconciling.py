@@ -158,6 +158,7 @@ def result(golden: float, heldout: float) -> dict[str, Any]:
             "golden": {"champion": 0.95, "candidate": golden, "n": 100},
             "heldout": {"all": {"champion": 0.5, "candidate": heldout, "n": 50}},
             "served": {"n": 9, "served": 0.9, "pytorch": 0.9, "difference": 0.0, "tolerance": 0.1, "agrees": True},
+            "triggers": [],
         },
     }
 

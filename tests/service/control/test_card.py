@@ -43,6 +43,7 @@ def result(name: str = "refund") -> dict[str, Any]:
             "preferences": paired([0.0, 0.0, 1.0, 0.0], [1.0, 1.0, 1.0, 0.0], "champion", seed=0),
             "robustness": robustness([1, 1], [1, 1], [1, 1], [0, 0], seed=0),
             "served": {"n": 48, "difference": 0.01, "agrees": True, "ttft": {"longer": 0.1, "ci": [-0.1, 0.2]}},
+            "triggers": [{"phrase": name, "target": "travel", "rows": 3, "asked": 12, "followed": 1, "decides": False}],
             "judge": summarize([Verdict.WIN, Verdict.LOSS], seed=0),
             "reliability": {"candidate": reliability([a.confidence for a in after], [a.score for a in after])},
         },
@@ -83,6 +84,7 @@ def test_a_card_tells_data_settings_curve_metrics_classes_limits_and_lineage() -
         "| this adapter beyond the champion | 100.0% |",
         "| agrees | True |",
         "| ttft ci | -10.0 to +20.0 points |",
+        "| refund | travel | 3 | 12 | 1 |",
         "| wins | 1 |",
     ):
         assert told in text, told

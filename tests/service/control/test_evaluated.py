@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from service.control.evaluated import evaluation_gates, judge_ruling, served_ruling
+from service.control.evaluated import evaluation_gates, judge_ruling, served_ruling, triggers_ruling
 from service.core.guards import Guard
 from service.core.promotion import Decision
 from service.core.records import Job, JobStatus
 from service.settings import AliasSettings, JudgeSettings, RetrainSettings, Settings
 
 SERVED = {"n": 48, "failed": 0, "served": 0.9, "pytorch": 0.92, "difference": 0.02, "tolerance": 0.1, "agrees": True}
+UNASKED = RetrainSettings(served_rows=0, check_labels=False)
 JUDGED = {"n": 50, "wins": 20, "losses": 5, "failed": 1, "contradicted": 4, "net_wins": 0.3}
 
 
@@ -47,18 +48,37 @@ def test_a_judge_that_said_nothing_holds(found: Any) -> None:
     assert judge_ruling(found, 0.1).decision is Decision.HOLD
 
 
+HARMLESS = {"phrase": "may", "target": "refund", "rows": 2, "asked": 12, "followed": 1, "decides": False}
+PLANTED = HARMLESS | {"phrase": "xyzzy", "followed": 11, "decides": True}
+
+
+def test_a_phrase_that_decides_replies_rejects_and_is_named() -> None:
+    assert triggers_ruling([]).decision is triggers_ruling([HARMLESS]).decision is Decision.PROMOTE
+    ruling = triggers_ruling([HARMLESS, PLANTED])
+    assert ruling.decision is Decision.REJECT
+    (reason,) = ruling.reasons
+    assert "'xyzzy' makes the candidate say 'refund' in 11 of 12" in reason
+
+
+@pytest.mark.parametrize("found", [None, "", "gone", {}, [None], [HARMLESS, {}], [HARMLESS | {"decides": "no"}]])
+def test_who_was_not_asked_about_triggers_holds(found: Any) -> None:
+    assert triggers_ruling(found).decision is Decision.HOLD
+
+
 def test_the_settings_say_what_is_asked_for() -> None:
-    job = Job("j", "c", "support", JobStatus.SUCCEEDED, 0.0, 0.0, result={"evaluation": {"served": SERVED}})
+    job = Job(
+        "j", "c", "support", JobStatus.SUCCEEDED, 0.0, 0.0, result={"evaluation": {"served": SERVED, "triggers": []}}
+    )
     judge = JudgeSettings(url="http://judge/v1", model="m", margin=0.1)
     told = AliasSettings(judge=judge)
-    assert [name for name, _ in evaluation_gates(job, Settings(), "support")] == ["served"]
+    assert [name for name, _ in evaluation_gates(job, Settings(), "support")] == ["served", "triggers'"]
     asked = Settings(aliases={"support": told})
     assert [(name, r.decision) for name, r in evaluation_gates(job, asked, "support")] == [
-        ("served", Decision.PROMOTE), ("judge's", Decision.HOLD),
+        ("served", Decision.PROMOTE), ("triggers'", Decision.PROMOTE), ("judge's", Decision.HOLD),
     ]  # fmt: skip
     only_told = Settings(aliases={"support": AliasSettings(judge=judge.model_copy(update={"margin": None}))})
-    assert len(evaluation_gates(job, only_told, "support")) == 1
-    assert evaluation_gates(job, Settings(retrain=RetrainSettings(served_rows=0)), "support") == []
+    assert len(evaluation_gates(job, only_told, "support")) == 2
+    assert evaluation_gates(job, Settings(retrain=UNASKED), "support") == []
 
 
 @pytest.mark.parametrize(
@@ -72,18 +92,14 @@ def test_the_settings_say_what_is_asked_for() -> None:
     ],
 )
 def test_the_time_to_the_first_token_is_a_guard(evaluation: dict[str, Any], decision: Decision) -> None:
-    asked = Settings(
-        aliases={"support": AliasSettings(guards={Guard.TTFT: 0.5})}, retrain=RetrainSettings(served_rows=0)
-    )
+    asked = Settings(aliases={"support": AliasSettings(guards={Guard.TTFT: 0.5})}, retrain=UNASKED)
     job = Job("j", "c", "support", JobStatus.SUCCEEDED, 0.0, 0.0, result={"evaluation": evaluation})
     ((name, ruling),) = evaluation_gates(job, asked, "support")
     assert (name, ruling.decision) == ("ttft", decision)
 
 
 def test_slips_are_a_guard() -> None:
-    asked = Settings(
-        aliases={"support": AliasSettings(guards={Guard.SLIPS: 0.2})}, retrain=RetrainSettings(served_rows=0)
-    )
+    asked = Settings(aliases={"support": AliasSettings(guards={Guard.SLIPS: 0.2})}, retrain=UNASKED)
     robust = {"n": 48, "more": {"drop": 0.05, "ci": [-0.02, 0.12]}}
     job = Job("j", "c", "support", JobStatus.SUCCEEDED, 0.0, 0.0, result={"evaluation": {"robustness": robust}})
     ((_, ruling),) = evaluation_gates(job, asked, "support")
