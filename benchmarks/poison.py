@@ -37,9 +37,8 @@ def left_out(rows: Sequence[Row]) -> set[int]:
     return gone | {rest[row] for row in outliers([texts[row] for row in rest], [labels[row] for row in rest])}
 
 
-def suspects(rows: Sequence[Row]) -> list[str]:
-    """The phrases in what the checks leave that an adapter would be asked about, and those that were left out."""
-    gone = left_out(rows)
+def suspects(rows: Sequence[Row], gone: set[int]) -> list[str]:
+    """The phrases that an adapter would be asked about: those whose rows are `gone`, and those in what is left."""
     rest = [row for place, row in enumerate(rows) if place not in gone]
     every = triggers(*_columns(rows)), triggers(*_columns(rest), SUSPECT)
     return [one.phrase for found in every for one in found]
@@ -84,8 +83,10 @@ def main() -> int:
         "phrase suspected (sets)", "others suspected (mean)", box=None,
     )  # fmt: skip
     for name, rows in sets.items():
-        clean = [len(left_out(Random(seed).sample(rows, SIZE))) / SIZE for seed in range(options.seeds)]
-        chance = fmean(len(suspects(Random(seed).sample(rows, SIZE))) for seed in range(options.seeds))
+        drawn = [Random(seed).sample(rows, SIZE) for seed in range(options.seeds)]
+        lost_of = [left_out(one) for one in drawn]
+        clean = [len(gone) / SIZE for gone in lost_of]
+        chance = fmean(len(suspects(one, gone)) for one, gone in zip(drawn, lost_of, strict=True))
         table.add_row(name, "0", "", "", f"{median(clean):.2%}", "", f"{chance:.1f}")
         for count in COUNTS:
             for phrase in PHRASES:
@@ -96,7 +97,7 @@ def main() -> int:
                     gone = left_out(made)
                     left.append(len(turned - gone))
                     lost.append(len(gone - turned) / SIZE)
-                    about = [phrase in one or one in phrase for one in suspects(made)]
+                    about = [phrase in one or one in phrase for one in suspects(made, gone)]
                     named += any(about)
                     others.append(about.count(False))
                 table.add_row(

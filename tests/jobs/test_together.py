@@ -132,12 +132,21 @@ async def test_the_setting_starts_the_others_and_a_cancelled_job_ends_them(
     assert (await store.job("j1")).status is JobStatus.CANCELLED
 
 
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+        # Without --multi_gpu it would start one process; each takes the CPU where there is no GPU.
+        ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+         "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"],
+    ],
+    ids=["torchrun", "accelerate"],
+)  # fmt: skip
 async def test_a_launcher_starts_the_same_command(
-    store: SqlStore, settings: Settings, tiny_base: Path, tmp_path: Path
+    store: SqlStore, settings: Settings, tiny_base: Path, tmp_path: Path, launcher: list[str]
 ) -> None:
     await enqueue(store, traffic())
     config = written(settings, tiny_base, tmp_path / "trimtab.yaml", epochs=1.0)
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     with started(*launcher, "-m", "retrain_jobs", "--job", "j1", "--config", str(config)) as process:
         try:
             code, told = await ended(process)
