@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from retrain_jobs.again import Again, find_manifest, make_again
+from retrain_jobs.ahead import until_queued
 from retrain_jobs.base import prepare_process
 from retrain_jobs.job import run_job
 from retrain_jobs.lease import JobStopped
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m retrain_jobs", description=__doc__)
     work = parser.add_mutually_exclusive_group(required=True)
     work.add_argument("--job", metavar="JOB_ID", help="a queued job's id")
+    parser.add_argument("--cycle", metavar="ID", help="get ready, and wait for the job while this cycle is open")
     work.add_argument("--manifest", metavar="FILE|ADAPTER", help="make this adapter again; nothing is registered")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to keep what --manifest made")
     parser.add_argument("--config", type=Path, metavar="FILE", help="default: trimtab.yaml where there is one")
@@ -93,13 +95,15 @@ def _lead(settings: Settings, given: argparse.Namespace, threads: int) -> int:
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         return _say_again(asyncio.run(_again(settings, given.manifest, given.out)))
     _log_to(settings.state_dir / "logs" / f"job-{Path(given.job).name}.log")
-    print(asyncio.run(_run(settings, given.job, threads)).name)
+    print(asyncio.run(_run(settings, given.job, given.cycle, threads)).name)
     return 0
 
 
-async def _run(settings: Settings, job_id: str, threads: int) -> Adapter:
+async def _run(settings: Settings, job_id: str, cycle_id: str | None, threads: int) -> Adapter:
     store = await open_store(settings.store_url)
     try:
+        if cycle_id is not None:
+            await until_queued(store, job_id, cycle_id)
         blobs = open_blobs(settings.blobs_url, settings.state_dir / "cache")
         holder = f"{os.uname().nodename}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         return await run_job(store, blobs, settings, job_id, holder, threads=threads)

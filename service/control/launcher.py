@@ -23,6 +23,9 @@ class Launcher(Protocol):
     async def launch(self, job: Job) -> None:
         """Start the job's process; the same job may be launched again after its process died."""
 
+    async def expect(self, job_id: str, cycle_id: str) -> None:
+        """Hear that an open cycle will probably want this job soon. Nothing may depend on it."""
+
     async def stop(self) -> None:
         """End the processes that this launcher started and that live on this machine."""
 
@@ -38,16 +41,23 @@ class SubprocessLauncher:
     async def launch(self, job: Job) -> None:
         """Nothing is started while the process from before is still on its way to the job."""
         before = self._children.get(job.id)
-        if before is not None and before[0].returncode is None and before[1] == job.attempts:
-            return
-        argv = [sys.executable, "-m", "retrain_jobs", "--job", job.id]
+        if before is None or before[0].returncode is not None or before[1] != job.attempts:
+            await self._start(job.id, job.attempts)
+
+    async def expect(self, job_id: str, cycle_id: str) -> None:
+        """Start a process that gets ready and waits for the job; of several that train together none starts early."""
+        if self._settings.retrain.processes == 1:
+            await self._start(job_id, 0, "--cycle", cycle_id)
+
+    async def _start(self, job_id: str, attempts: int, *more: str) -> None:
+        argv = [sys.executable, "-m", "retrain_jobs", "--job", job_id, *more]
         if self._config is not None:
             argv += ["--config", str(self._config)]
-        log = self._settings.state_dir / "logs" / f"job-{job.id}.log"
+        log = self._settings.state_dir / "logs" / f"job-{job_id}.log"
         env = {"DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
-        child = await Child.start(ChildSpec(f"job {job.id}", argv, log, env, self._settings.retrain.nice))
+        child = await Child.start(ChildSpec(f"job {job_id}", argv, log, env, self._settings.retrain.nice))
         self._children = {of: one for of, one in self._children.items() if one[0].returncode is None}
-        self._children[job.id] = (child, job.attempts)
+        self._children[job_id] = (child, attempts)
 
     async def stop(self) -> None:
         for child, _ in self._children.values():
@@ -74,6 +84,9 @@ class KubernetesLauncher:
             reply = await http.post(f"{self._url}/apis/batch/v1/namespaces/{self._namespace}/jobs", json=manifest)
         if reply.status_code not in {200, 201, 202, 409}:
             raise EngineFailed(f"Kubernetes refused the job ({reply.status_code}): {reply.text[:300]}")
+
+    async def expect(self, job_id: str, cycle_id: str) -> None:
+        """A pod that waits would hold its node's memory and processors."""
 
     async def stop(self) -> None:
         """Kubernetes keeps its Jobs; a later controller finds them by the store."""

@@ -32,6 +32,7 @@ from service.control.webhook import Webhook, asking
 from service.core import steps
 from service.core.cycle import CycleState, Trigger
 from service.core.errors import Conflict, NotFound, StaleWrite, TrimtabError
+from service.core.names import job_name
 from service.core.plan import plan
 from service.core.promotion import Ruling
 from service.core.records import Alias, Cycle, Job, JobStatus, Lease
@@ -184,6 +185,7 @@ class Reconciler:
                     fence=lease,
                 )
                 reach(Failpoint.CYCLE_OPENED)
+                await self._launcher.expect(job_name(cycle.id), cycle.id)
             case steps.Latch(reason):
                 alias = await store.set_health(alias.name, failures=alias.failures, latched=True, now=now, fence=lease)
                 reach(Failpoint.LATCHED)
@@ -270,7 +272,7 @@ class Reconciler:
         """Queue before launching: a crash between the two leaves a queued job that the next tick finds silent."""
         now = self._clock.now()
         job = Job(
-            id=f"{cycle.id}-job", cycle_id=cycle.id, alias=alias.name, status=JobStatus.QUEUED,
+            id=job_name(cycle.id), cycle_id=cycle.id, alias=alias.name, status=JobStatus.QUEUED,
             created_at=now, updated_at=now, spec=await self._job_spec(alias, cycle),
         )  # fmt: skip
         await self._store.enqueue(job, fence=lease)

@@ -56,6 +56,11 @@ def parse_adapter(text: str) -> AdapterName:
     return AdapterName(match[1], match[2])
 
 
+def job_name(cycle_id: str) -> str:
+    """The id of a cycle's job."""
+    return f"{cycle_id}-job"
+
+
 def user_source(user: str) -> str:
     """Whose a request is, as its capture names it: the client's `user`, hashed."""
     return f"user:{blake2b(user.encode(), digest_size=8).hexdigest()}"

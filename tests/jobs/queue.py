@@ -18,12 +18,22 @@ def traffic() -> list[Labelled]:
     return [*desk(OLD, 40, start=ONSET - 500), *desk(NEW, 40, start=ONSET + 1)]
 
 
+async def opened(store: SqlStore) -> None:
+    """An alias, and its cycle c1."""
+    await store.add_alias("support", now=0.0)
+    await store.open_cycle("c1", "support", Trigger.PERSON, reason="test", evidence={}, now=ONSET + 500, actor="test")
+
+
 async def enqueue(store: SqlStore, rows: list[Labelled], job_id: str = "j1", champion: str = "base") -> Job:
     """A queued job over `rows`, with the alias and the cycle that it belongs to."""
-    await store.add_alias("support", now=0.0)
+    await opened(store)
+    return await queue(store, rows, job_id, champion)
+
+
+async def queue(store: SqlStore, rows: list[Labelled], job_id: str = "j1", champion: str = "base") -> Job:
+    """A queued job over `rows` in the cycle that is open."""
     await store.add_captures([row.capture for row in rows])
     await store.add_feedback([row.feedback for row in rows if row.feedback])
-    await store.open_cycle("c1", "support", Trigger.PERSON, reason="test", evidence={}, now=ONSET + 500, actor="test")
     job = Job(
         id=job_id, cycle_id="c1", alias="support", status=JobStatus.QUEUED, created_at=ONSET + 500,
         updated_at=ONSET + 500,

@@ -66,6 +66,10 @@ class FakeEngine:
 class FakeLauncher:
     def __init__(self) -> None:
         self.launched: list[str] = []
+        self.expected: list[tuple[str, str]] = []
+
+    async def expect(self, job_id: str, cycle_id: str) -> None:
+        self.expected.append((job_id, cycle_id))
 
     async def launch(self, job: Job) -> None:
         self.launched.append(job.id)

@@ -24,6 +24,14 @@ async def test_a_merge_that_a_person_asked_for_is_the_jobs_to_do(world: World) -
     assert (await world.store.job(world.launcher.launched[-1])).spec["merge"] == merge
 
 
+async def test_the_launcher_hears_of_a_job_while_its_cycle_waits_for_labels(world: World) -> None:
+    await world.drift()
+    assert await world.tick() is CycleState.OPEN
+    (cycle,) = await world.store.cycles("support")
+    assert await world.tick() is CycleState.TRAINING
+    assert world.launcher.expected == [(world.launcher.launched[-1], cycle.id)]
+
+
 async def test_engines_load_what_a_job_wants_to_ask_before_it_is_a_candidate(world: World) -> None:
     await world.drift()
     assert await world.tick() is CycleState.OPEN
