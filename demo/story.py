@@ -14,7 +14,7 @@ import httpx
 from demo.player import Answered, Player, between, quality
 from service.core.errors import TrimtabError
 
-POLL_S = 0.5
+POLL_S = 1.0
 
 
 class Stage(StrEnum):
@@ -164,7 +164,8 @@ async def _until(
 async def _look(http: httpx.AsyncClient, alias: str, progress: Progress) -> None:
     checks = (await http.get("/api/v1/drift", params={"alias": alias, "limit": 1})).json()["data"]
     cycles = (await http.get("/api/v1/cycles", params={"alias": alias, "limit": 1})).json()["data"]
-    progress.alias = (await http.get(f"/api/v1/aliases/{alias}")).json()
+    aliases = (await http.get("/api/v1/aliases")).json()["data"]
+    progress.alias = next(one for one in aliases if one["name"] == alias)
     if checks:
         progress.drift = checks[0]
     if cycles and cycles[0]["id"] not in progress.lost:

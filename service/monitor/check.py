@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -20,7 +20,7 @@ from service.monitor.estimate import estimate_quality
 from service.monitor.features import Features, measure
 from service.monitor.reasons import explain
 from service.monitor.report import Reports
-from service.monitor.stream import EVIDENCE, Stream
+from service.monitor.stream import EVIDENCE, LABEL_EVIDENCE, Stream
 from service.monitor.surfaces import Descriptors
 from service.monitor.topics import topics_of
 from service.settings import AliasSettings, DriftSettings
@@ -109,7 +109,7 @@ class Checker:
         streamed = memory.stream.scores() if memory.stream is not None else []
         if sizes.lack(self._policy.wanted) is not None and not any(score.alarm for score in streamed):
             return _record(alias, sizes, judge((), Evidence(), sizes, self._policy), now)
-        windows = self._comparable(windows, memory.stream.lone if memory.stream is not None else None)
+        windows = self._comparable(windows, memory.stream.set_aside if memory.stream is not None else frozenset())
         reference = measure(windows.reference, judged.scorer, judged.pattern)
         current = measure(windows.current, judged.scorer, judged.pattern)
         evidence = Evidence(
@@ -134,9 +134,10 @@ class Checker:
             why = explain(topics, reference, current, detection, times, onset=memory.onset)
             judgement = replace(judgement, reasons=(*why.reasons, *judgement.reasons))
         memory.onset = why.since if why is not None else None
-        if memory.stream is not None and memory.stream.lone is not None:
-            told = next(score.detail for score in streamed if score.detector == EVIDENCE)
-            judgement = replace(judgement, reasons=(*judgement.reasons, told))
+        if memory.stream is not None:
+            lone = {EVIDENCE: memory.stream.lone, LABEL_EVIDENCE: memory.stream.lone_labels}
+            held = [score.detail for score in streamed if lone[score.detector] is not None]
+            judgement = replace(judgement, reasons=(*judgement.reasons, *held))
         record = _record(alias, sizes, judgement, now)
         return replace(
             record,
@@ -148,9 +149,9 @@ class Checker:
             report=self._report(record, judgement, detection, memory),
         )
 
-    def _comparable(self, windows: Windows, lone: str | None) -> Windows:
-        """Without the one client that alone would raise an alarm, and of the reference the current phases only."""
-        current = tuple(row for row in windows.current if lone is None or row.capture.source != lone)
+    def _comparable(self, windows: Windows, set_aside: Set[str]) -> Windows:
+        """Without clients that alone would raise an alarm, and of the reference the current phases only."""
+        current = tuple(row for row in windows.current if row.capture.source not in set_aside)
         phases = {phase_of(row.capture.at, self._season) for row in current}
         reference = tuple(row for row in windows.reference if phase_of(row.capture.at, self._season) in phases)
         return Windows(reference, current)

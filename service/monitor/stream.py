@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -21,14 +21,14 @@ from service.monitor.embedders import Vectors
 from service.monitor.evidence import Evidence, Rows
 from service.monitor.features import Column, Features
 from service.monitor.signals import NOVELTY, Signal, Signals
-from service.monitor.wording import evidence_told
+from service.monitor.wording import evidence_told, labels_told
 
 REPLAYED = 5000
 EVIDENCE = "evidence"
 LABEL_EVIDENCE = "label_evidence"
 
 _REMEMBERED = 2000
-"""Requests that are kept to see whether an alarm is one client's alone."""
+"""Requests, and labels, that are kept to see whether an alarm is one client's alone."""
 
 _KNOWN = 4 * REPLAYED
 """Requests that are known to be weighed, by their ids; older ones are not weighed any more, nor are their labels."""
@@ -74,6 +74,7 @@ class Stream:
         self._came: deque[tuple[float, str]] = deque()
         self._forgotten = -math.inf
         self._kept: deque[_Weighed] = deque(maxlen=_REMEMBERED)
+        self._told: deque[_Weighed] = deque(maxlen=_REMEMBERED)
         self._sources = Counter(row.capture.source for row in rows)
         self._of = len(rows)
         phases = [phase_of(row.capture.at, season) for row in rows]
@@ -87,7 +88,9 @@ class Stream:
             )
         self.label(features)
         self.lone: str | None = None
-        """The client without whose requests there would be no alarm."""
+        """The client without whose requests they would raise no alarm."""
+        self.lone_labels: str | None = None
+        """The client without whose labels they would raise no alarm."""
 
     def label(self, reference: Features) -> None:
         """Rank labels among the reference's, once there are enough; anew when clearly more of them have come."""
@@ -137,14 +140,23 @@ class Stream:
         if self.labels is not None:
             told = [i for i, row in enumerate(rows) if row.feedback is not None and np.isfinite(features.scores[i])]
             if told:
-                self.labels.take(losses(features)[told])
+                lost = losses(features)[told]
+                self.labels.take(lost)
+                sources = [rows[i].capture.source for i in told]
+                self._told.extend(_Weighed(0.0, 0, source, row) for source, row in zip(sources, lost, strict=True))
         self._seen.update((row.capture.request_id, row.feedback is not None) for row in rows)
         self._came.extend((rows[i].capture.at, rows[i].capture.request_id) for i in fresh)
         while len(self._came) > _KNOWN:
             at, request = self._came.popleft()
             self._forgotten = max(self._forgotten, at)
             del self._seen[request]
-        self.lone = self._one_client()
+        self.lone = self._one_client(self.requests, self._kept)
+        self.lone_labels = self._one_client(self.labels, self._told)
+
+    @property
+    def set_aside(self) -> frozenset[str]:
+        """The clients whose requests or labels alone would raise an alarm."""
+        return frozenset(one for one in (self.lone, self.lone_labels) if one is not None)
 
     def scores(self) -> list[Score]:
         """The evidence as detectors, on the scale of its logarithm."""
@@ -155,8 +167,9 @@ class Stream:
             detail = evidence_told(shares, self.lone)
             found.append(_score(EVIDENCE, kind, self.requests, detail, held=self.lone is not None))
         if self.labels is not None:
-            detail = "Labelled replies are worse than the reference's."
-            found.append(_score(LABEL_EVIDENCE, Kind.QUALITY, self.labels, detail, held=False))
+            detail = labels_told(self.lone_labels)
+            held = self.lone_labels is not None
+            found.append(_score(LABEL_EVIDENCE, Kind.QUALITY, self.labels, detail, held=held))
         return found
 
     def beyond(self, newest: int) -> bool:
@@ -175,20 +188,20 @@ class Stream:
         strange = sum(rank <= _STRANGE for rank in ranks)
         return bool(strange > _STRANGE * n + _SURE * math.sqrt(_STRANGE * (1 - _STRANGE) * n))
 
-    def _one_client(self) -> str | None:
-        """The client without whose requests there would be no alarm; never one that most of the reference is from."""
-        if self.requests is None or not self.requests.alarm:
+    def _one_client(self, evidence: Evidence | None, weighed: Collection[_Weighed]) -> str | None:
+        """The client without which the evidence would be no alarm; never one that most of the reference is from."""
+        if evidence is None or not evidence.alarm:
             return None
-        counts = Counter(one.source for one in self._kept if one.source is not None)
+        counts = Counter(one.source for one in weighed if one.source is not None)
         for source, _ in counts.most_common(_SUSPECTS):
             if self._sources[source] > self._of / 2:
                 continue
-            others = [one for one in self._kept if one.source != source]
+            others = [one for one in weighed if one.source != source]
             parts = [
                 (phase, np.stack([one.row for one in part]))
                 for phase, part in groupby(others, key=lambda one: one.phase)
             ]
-            if self.requests.without(parts) < 1:
+            if evidence.without(parts) < 1:
                 return source
         return None
 

@@ -47,6 +47,15 @@ def evidence_told(shares: Sequence[Share], lone: str | None) -> str:
     return f"Single requests look unlike the reference: {parts}."
 
 
+def labels_told(lone: str | None) -> str:
+    """What the evidence of labels rests on; `lone`: the one client that it comes from."""
+    if lone is not None:
+        return (
+            f"Only the labels of one client ({scrub(lone, limit=40)}) say that replies are worse than the reference's."
+        )
+    return "Labelled replies are worse than the reference's."
+
+
 def embedding_moved(reference: Column, current: Column) -> str:
     """The share of requests unlike the reference. Texts are for the topics: reasons go into the audit log, for ever."""
     edge = float(np.nanquantile(reference, 0.99))

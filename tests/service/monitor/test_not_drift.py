@@ -64,6 +64,19 @@ def test_one_noisy_client_is_stable_and_named(embedder: Embedder) -> None:
     assert "Only the requests of one client (crawler) look unlike the reference" in found.reasons[-1]
 
 
+def test_one_client_who_says_that_all_is_wrong_is_stable_and_named(embedder: Embedder) -> None:
+    reference = mixed(1, by("shop", traffic(1, 150)), by("app", traffic(2, 150)))
+    calm = mixed(
+        2, by("shop", traffic(3, 30, start=later(reference))), by("app", traffic(4, 30, start=later(reference)))
+    )
+    angry = traffic(5, 40, renamed=1.0, start=later(reference))
+    found = check(reference, mixed(3, calm, by("grudge", angry)), embedder)
+    assert (found.verdict, found.retrain) == ("STABLE", False)
+    assert found.reasons[-1].startswith("Only the labels of one client (grudge) say that replies are worse")
+    shared = [row for i, name in enumerate("abcd") for row in by(name, angry[10 * i : 10 * i + 10])]
+    assert check(reference, mixed(3, calm, shared), embedder).verdict == "DRIFTED"
+
+
 def test_the_same_drift_from_many_clients_is_drift(embedder: Embedder) -> None:
     reference = mixed(1, by("shop", traffic(1, 150)), by("app", traffic(2, 150)))
     parts = [by(name, traffic(i, 50, novel=0.6, start=later(reference))) for i, name in enumerate(("shop", "app"), 6)]
