@@ -25,6 +25,7 @@ import pytest
 from service.drivers.failpoints import Failpoint
 from tests.contract.conftest import copied, emptied
 from tests.contract.kills.killer import DATABASE, ENGINE, Database, Kill, Tally, judged, kill
+from tests.contract.kills.rules import ended_once
 from tests.contract.kills.world import World, processes
 
 F = Failpoint
@@ -116,6 +117,7 @@ async def test_a_thousand_kills(
             for at in range(0, len(kills), 20):
                 await played(world, kills[at : at + 20], tallies[name], server)
                 print(f"{name}: {tallies[name]}", flush=True)
+        assert not await ended_once(world, 10_000)
         assert (await world.store.verify_audit()).fault is None
 
     async with (

@@ -13,7 +13,7 @@ from service.core.errors import NotFound, TrimtabError
 from service.core.names import BASE
 from service.core.records import JobStatus
 from service.drivers.scratch import ADAPTER_NOTE, abandoned
-from tests.contract.kills.world import ALIAS, World
+from tests.contract.kills.world import ALIAS, RECENT, World
 
 _ENDS = tuple(f"cycle.{state}" for state in TERMINAL)
 _ARMS = {f"{role}.arm{end}" for role in ("serve", "ship", "controller", "job") for end in ("", ".new")}
@@ -26,7 +26,7 @@ _KNOWN = _ARMS | {
 async def faults(world: World, since: float) -> list[str]:
     """Everything that does not hold now; `since` (Unix seconds) is when somebody died."""
     try:
-        return [*await _served(world, since), *await _ended_once(world), *world.orphans(), *await _files(world)]
+        return [*await _served(world, since), *await ended_once(world, RECENT), *world.orphans(), *await _files(world)]
     except (TrimtabError, httpx.HTTPError, FileNotFoundError) as error:
         return [f"cannot look: {type(error).__name__} {error}"]
 
@@ -47,7 +47,7 @@ async def _served(world: World, since: float) -> list[str]:
         if engine.ready and not {alias.champion} - {BASE} <= engine.resident:
             found.append(f"{engine.url} does not hold the champion {alias.champion}")
         for name in engine.resident if engine.ready else ():
-            digest = (await world.store.adapter(name)).digest
+            digest = await world.digest(name)
             if held.get(name) != digest:
                 found.append(f"{engine.url} holds {held.get(name)} as {name}, whose digest is {digest}")
     body = {"model": ALIAS, "messages": [{"role": "user", "content": "Who serves?"}]}
@@ -58,9 +58,10 @@ async def _served(world: World, since: float) -> list[str]:
     return found
 
 
-async def _ended_once(world: World) -> list[str]:
-    cycles = await world.store.cycles(limit=10_000)
-    ends = await world.store.events(kinds=_ENDS, limit=None)
+async def ended_once(world: World, newest: int) -> list[str]:
+    """Of the newest cycles those that have no end, or several."""
+    cycles = await world.store.cycles(limit=newest)
+    ends = await world.store.events(kinds=_ENDS, limit=10 * newest)
     counts = {cycle.id: 0 for cycle in cycles}
     for event in ends:
         counts[str(event.cycle_id)] = counts.get(str(event.cycle_id), 0) + 1
@@ -86,7 +87,7 @@ async def _files(world: World) -> list[str]:
     if not busy:
         for path in sorted(adapters.glob(f"{ALIAS}@*")):
             try:
-                await world.store.adapter(path.name)
+                await world.digest(path.name)
             except NotFound:
                 found.append(f"the files of {path.name}, which nobody registered")
     return found

@@ -29,6 +29,9 @@ ALIAS = "support"
 JOB = "trimtab-job"
 """The name of processes that work on a job."""
 
+RECENT = 30
+"""Cycles that are looked at whenever something is judged: an earlier one has been judged often enough."""
+
 ROLES = ("engine", "serve", "controller")
 SETTINGS: dict[str, Any] = {
     "model": "made/for-tests",
@@ -75,6 +78,8 @@ class World:
         self.topic = 0
         self.outcome = Outcome.GOOD
         self.asked = self.answered = 0
+        self.ended: set[str] = set()
+        self.digests: dict[str, str] = {}
         self.store: SqlStore
         self.http = httpx.AsyncClient(trust_env=False, timeout=3.0)
         self.zygote = 0
@@ -117,6 +122,12 @@ class World:
     def kill(self, role: str) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.roles[role].pid, signal.SIGKILL)
+
+    async def digest(self, adapter: str) -> str:
+        """The registered one, which never changes; raises NotFound."""
+        if adapter not in self.digests:
+            self.digests[adapter] = (await self.store.adapter(adapter)).digest
+        return self.digests[adapter]
 
     def will(self, outcome: Outcome) -> None:
         """How the cycles from now on shall end."""
@@ -201,10 +212,9 @@ class World:
         """A new topic whenever a cycle has ended; a person who unlatches."""
         while True:
             with contextlib.suppress(TrimtabError, httpx.HTTPError):
-                cycles = await self.store.cycles(ALIAS, limit=1000)
-                ended = sum(not cycle.is_open for cycle in cycles)
-                if ended != self.topic:
-                    self.topic = ended
+                self.ended |= {cycle.id for cycle in await self.store.cycles(ALIAS, limit=RECENT) if not cycle.is_open}
+                if len(self.ended) != self.topic:
+                    self.topic = len(self.ended)
                     self.will(self.outcome)
                 if (await self.store.alias(ALIAS)).latched:
                     await self.call("POST", f"/aliases/{ALIAS}/unlatch", {})
