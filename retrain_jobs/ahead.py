@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from importlib import import_module
 from typing import Protocol
 
@@ -38,12 +39,12 @@ async def until_queued(store: Sources, job_id: str, cycle_id: str) -> None:
 
 
 async def _is_there(store: Sources, job_id: str, cycle_id: str) -> bool:
-    try:
-        await store.job(job_id)
-    except Unavailable:
-        return False
-    except NotFound:
-        if not (await store.cycle(cycle_id)).is_open:
-            raise JobStopped(f"Cycle {cycle_id} ended before there was a job.") from None
-        return False
-    return True
+    with suppress(Unavailable):  # a store that is away is asked again
+        try:
+            await store.job(job_id)
+        except NotFound:
+            if not (await store.cycle(cycle_id)).is_open:
+                raise JobStopped(f"Cycle {cycle_id} ended before there was a job.") from None
+        else:
+            return True
+    return False

@@ -11,7 +11,8 @@ import pytest
 from retrain_jobs import ahead
 from retrain_jobs.lease import JobStopped
 from service.core.cycle import CycleState
-from service.core.records import JobStatus
+from service.core.errors import Unavailable
+from service.core.records import Cycle, JobStatus
 from service.drivers.store import SqlStore
 from service.settings import Settings
 from tests.jobs.queue import opened, queue, traffic
@@ -54,6 +55,24 @@ async def test_it_goes_with_its_cycle(store: SqlStore, nothing_to_import: None) 
     await close(store)
     with pytest.raises(JobStopped, match="Cycle c1 ended before there was a job"):
         await asyncio.wait_for(waiting, 10.0)
+
+
+async def test_a_store_that_is_away_is_asked_again(
+    store: SqlStore, nothing_to_import: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await opened(store)
+    answers = iter([Unavailable("away"), None])
+
+    async def cycle(cycle_id: str) -> Cycle:
+        if (error := next(answers, None)) is not None:
+            raise error
+        return await SqlStore.cycle(store, cycle_id)
+
+    monkeypatch.setattr(store, "cycle", cycle)
+    waiting = asyncio.create_task(ahead.until_queued(store, "j1", "c1"))
+    await asyncio.sleep(2 * ahead.LOOKS_EVERY_S)
+    await queue(store, traffic())
+    await asyncio.wait_for(waiting, 10.0)
 
 
 async def test_it_does_not_hold_memory_for_ever(
