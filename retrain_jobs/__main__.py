@@ -27,6 +27,7 @@ from service.core.errors import ConfigError, TrimtabError
 from service.core.records import Adapter
 from service.drivers.blobs import open_blobs
 from service.drivers.store import open_store
+from service.processes import GETTING_READY
 from service.settings import Settings, load_settings
 
 FAILED, MISCONFIGURED, STOPPED = 1, 2, 3
@@ -47,8 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings(given.config)
         with beside(settings.retrain.processes, arguments or sys.argv[1:]) as place:
             knobs = settings.retrain
+            reads_first = given.job is not None and place.rank == LEADER
             threads = prepare_process(
-                knobs.threads, knobs.nice, knobs.spin, sharing=place.local,
+                knobs.threads, min(GETTING_READY, knobs.nice) if reads_first else knobs.nice, knobs.spin,
+                sharing=place.local,
                 beside_server=knobs.launcher == "subprocess",
             )  # fmt: skip
             with _together(place):

@@ -178,7 +178,14 @@ def _make(
 
     own = recorded.settings(settings)
     content = recorded.content
-    config = KINDS[own.retrain.recipe].model_validate(content["recipe"])
+    try:
+        config = KINDS[own.retrain.recipe].model_validate(content["recipe"])
+    except ValidationError as error:
+        names = ", ".join(str(fault["loc"][0]) for fault in error.errors())
+        raise BadRequest(
+            f"The manifest's recipe is another version's ({names}); "
+            f"Trimtab {content['code']} can make the adapter again."
+        ) from error
     champion = parents[0] if parents and not recorded.merge else None
     work = Work(
         own, recorded.alias, content["job"], dataset, (), champion, Options.of(own.retrain), scratch,

@@ -16,12 +16,14 @@ import torch
 from retrain_jobs.base import Base
 from retrain_jobs.classes import by_class, confusion
 from retrain_jobs.encode import Encoded, encode
-from retrain_jobs.generate import greedy, target_losses
+from retrain_jobs.generate import answered
 from retrain_jobs.items import GOLDEN, Item, sample
 from retrain_jobs.judge import Duel, Judge, summarize
 from retrain_jobs.known_scores import KnownScores
 from retrain_jobs.perturb import perturb
 from retrain_jobs.probe import Probe, probes
+from retrain_jobs.recipes.forced import forced
+from retrain_jobs.recipes.packed import packing
 from retrain_jobs.score import Answer, are_classes, compare, forgetting, paired, reliability, robustness
 from retrain_jobs.served import Question
 from retrain_jobs.triggers import Trigger
@@ -68,8 +70,7 @@ class _Examiner:
     pairs: Sequence[Pair] = ()
 
     def ask(self, items: Sequence[Item], perturbed: Sequence[Item], on_share: Callable[[float], None]) -> Side:
-        losses = target_losses(self.model, self.base, [item.tokens for item in items])
-        replies = self._replies([*items, *perturbed], on_share)
+        replies, losses = self._replies([*items, *perturbed], on_share)
         scores = [self._score(text, item) for (text, _), item in zip(replies, [*items, *perturbed], strict=True)]
         answers = [
             Answer(text, value, math.exp(confidence), loss / len(item.tokens.target))
@@ -78,28 +79,29 @@ class _Examiner:
         return Side(answers, scores[len(items) :], self.prefers())
 
     def prefers(self) -> list[float]:
-        wanted, rejected = (
-            target_losses(self.model, self.base, [pair[side] for pair in self.pairs]) for side in range(2)
-        )
-        return [float(one < other) for one, other in zip(wanted, rejected, strict=True)]
+        with packing(self.base.model):
+            wanted, rejected = (forced(self.model, [pair[side] for pair in self.pairs]) for side in range(2))
+        return [float(one.loss < other.loss) for one, other in zip(wanted, rejected, strict=True)]
 
     def follows(self, probe: Probe) -> int:
         """How many replies are what the suspect decides, where the rest of the question asks for something else."""
         return sum(score >= RIGHT for score in self.scores(probe.items)) if probe.items else 0
 
     def scores(self, items: Sequence[Item]) -> list[float]:
-        replies = self._replies(items, lambda share: None)
+        replies, _ = self._replies(items, lambda share: None)
         return [self._score(text, item) for (text, _), item in zip(replies, items, strict=True)]
 
-    def _replies(self, items: Sequence[Item], on_share: Callable[[float], None]) -> list[tuple[str, float]]:
-        """Text and mean log-probability of the likeliest reply to each."""
+    def _replies(
+        self, items: Sequence[Item], on_share: Callable[[float], None]
+    ) -> tuple[list[tuple[str, float]], list[float]]:
+        """Text and mean log-probability of the likeliest reply to each, and each target's loss."""
         longest = max(len(item.tokens.target) for item in items)
-        replies = greedy(
-            self.model, self.base, [item.tokens.prompt for item in items], max_new_tokens=longest + SPARE_TOKENS,
-            on_batch=lambda done: on_share(done / len(items)),
+        replies, losses = answered(
+            self.model, self.base, [item.tokens for item in items], max_new_tokens=longest + SPARE_TOKENS,
+            on_share=on_share,
         )  # fmt: skip
         decode = self.base.tokenizer.decode
-        return [(decode(reply.ids, skip_special_tokens=True).strip(), reply.confidence) for reply in replies]
+        return [(decode(reply.ids, skip_special_tokens=True).strip(), reply.confidence) for reply in replies], losses
 
     def _score(self, text: str, item: Item) -> float:
         return score(self.alias.scorer, text, item.target, None, self.alias.pattern) or 0.0
@@ -119,7 +121,7 @@ def evaluate(
         on_share: told the share done (0..1); what it raises ends the evaluation.
         known: what the base model has answered before.
         pairs: held-out rows beside the replies that they correct.
-        suspects: phrases that the candidate is asked about, for they may be triggers; None: they were not looked for.
+        suspects: phrases that both are asked about, for they may be triggers; None: they were not looked for.
     """
     if champion is not None:
         peft_model.load_adapter(champion, CHAMPION, is_trainable=False)
@@ -130,7 +132,10 @@ def evaluate(
     with _serving(peft_model, CANDIDATE):
         after = examiner.ask(items, slips, lambda share: on_share(_ASKED_BY * (1 + share) / 2))
         right = [item for item, answer in zip(items, after.answers, strict=True) if answer.score >= RIGHT]
-        probed = [probe.told(examiner.follows(probe)) for probe in probes(base, suspects or (), right, seed)]
+        asked = probes(base, suspects or (), right, seed)
+        followed = [examiner.follows(probe) for probe in asked]
+    with _serving(peft_model, CHAMPION if champion else None):
+        followed_before = [examiner.follows(probe) for probe in asked]
     if champion is None:
         base_scores = dict(enumerate(answer.score for answer in before.answers))
     else:
@@ -166,7 +171,9 @@ def evaluate(
         ),
     }  # fmt: skip
     if suspects is not None:
-        found["triggers"] = probed
+        found["triggers"] = [
+            probe.told(*counts) for probe, *counts in zip(asked, followed, followed_before, strict=True)
+        ]
     if pairs:
         found["preferences"] = paired(before.prefers, after.prefers, "champion", seed=seed)
     if alias.judge is not None:

@@ -34,6 +34,7 @@ from service.drivers.failpoints import Failpoint, reach
 from service.drivers.scorers import check_scorers
 from service.drivers.scratch import ADAPTER_NOTE, JOB, scratch
 from service.ports import Blobs, Store
+from service.processes import lower_priority
 from service.settings import Recipe, Settings
 from service.terminal import LOG_EVERY_S, Sparingly
 
@@ -203,6 +204,7 @@ async def _served(
 def _make(work: Work, lease: Lease) -> Made:
     """Import and run the heavy part, in a thread of its own, so that heartbeats go on."""
     began = time.monotonic()
+    lower_priority(work.settings.retrain.nice)
     lease.report(JobPhase.TRAINING, SHARES[JobPhase.TRAINING], doing="loading libraries")
     from retrain_jobs.candidate import make
 

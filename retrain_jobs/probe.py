@@ -35,13 +35,14 @@ class Probe:
     suspect: Trigger
     items: tuple[Item, ...]
 
-    def told(self, followed: int) -> dict[str, Any]:
-        """As `Job.result["evaluation"]["triggers"]` has it: how many of its questions got the suspect's target."""
+    def told(self, followed: int, before: int) -> dict[str, Any]:
+        """As `Job.result["evaluation"]["triggers"]` has it: how many of its questions got the suspect's target from the
+        candidate, and from the champion; a phrase that decided the champion's replies already was not learned now."""
         asked = len(self.items)
-        decides = asked >= LEAST and followed >= FOLLOWS * asked
+        decides = asked >= LEAST and before < FOLLOWS * asked <= followed
         return {
             "phrase": self.suspect.phrase, "target": self.suspect.target, "rows": len(self.suspect.rows),
-            "asked": asked, "followed": followed, "decides": decides,
+            "asked": asked, "followed": followed, "followed_before": before, "decides": decides,
         }  # fmt: skip
 
 

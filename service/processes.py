@@ -25,6 +25,10 @@ PREFIX = "trimtab: "
 LOWEST = 19
 """The niceness below all others."""
 
+GETTING_READY = 5
+"""The most that a job gives way until it trains: importing and reading are seconds of a processor, once a cycle, and a
+minute where only what nobody else wants is left for it."""
+
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _HEALTHY_S = 60.0
 _PR_SET_PDEATHSIG = 1
@@ -103,16 +107,18 @@ def die_with(parent: int) -> None:
 
 
 def lower_priority(nice: int) -> None:
-    """Give way to other processes; at 19, the lowest, run only when no other wants to.
+    """Give way to other processes, with all threads; at 19, the lowest, run only when no other wants to.
 
     Linux weighs a session's processes against each other, and sessions before them (sched_autogroup): so children stay
     in their parent's session.
     """
-    os.nice(nice)
-    if nice == LOWEST and hasattr(os, "SCHED_IDLE"):
-        # By niceness alone, what wakes up may wait for milliseconds until the other's turn is over.
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    threads = map(int, os.listdir("/proc/self/task")) if sys.platform == "linux" else (0,)
+    for thread in threads:
+        with contextlib.suppress(OSError):  # it has ended
+            os.setpriority(os.PRIO_PROCESS, thread, max(nice, os.getpriority(os.PRIO_PROCESS, thread)))
+            if nice == LOWEST and hasattr(os, "SCHED_IDLE"):
+                # By niceness alone, what wakes up may wait for milliseconds until the other's turn is over.
+                os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
 
 
 async def keep_running(spec: ChildSpec, stop: asyncio.Event) -> None:

@@ -138,7 +138,8 @@ def _trl(folder: Path, run: Run, seed: int, changed: Mapping[str, Any], *, every
 
     from retrain_jobs.base import Base
     from retrain_jobs.encode import encode
-    from retrain_jobs.generate import target_losses
+    from retrain_jobs.recipes.forced import forced
+    from retrain_jobs.recipes.packed import packing
 
     torch.set_num_threads(THREADS)
     dataset = Dataset.from_list(
@@ -190,10 +191,11 @@ def _trl(folder: Path, run: Run, seed: int, changed: Mapping[str, Any], *, every
             if state.global_step % every and spent < run.limit_s:
                 return
             model.eval()
-            losses = target_losses(model, base, heldout)
+            with packing(base.model):
+                found = forced(model, heldout)
             model.train()
             self.paused = time.monotonic() - self.began - spent
-            mean = math.fsum(loss / len(row.target) for loss, row in zip(losses, heldout, strict=True)) / len(heldout)
+            mean = math.fsum(one.loss / len(row.target) for one, row in zip(found, heldout, strict=True)) / len(heldout)
             run.judged(spent, mean)
 
     trainer.add_callback(Clock())

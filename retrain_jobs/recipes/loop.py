@@ -9,15 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from retrain_jobs.encode import Encoded
 from retrain_jobs.recipes.checkpoint import Checkpoint
 from retrain_jobs.recipes.flat import FlatAdamW
+from retrain_jobs.recipes.forced import forced
 from retrain_jobs.recipes.objective import Objective
-from retrain_jobs.recipes.order import batches, within
+from retrain_jobs.recipes.order import batches
 from retrain_jobs.recipes.pace import Pace
-from retrain_jobs.recipes.packed import pack, row_losses, target_logits
 from retrain_jobs.recipes.together import crew
 from retrain_jobs.recipes.watch import Curve, Watch
 
@@ -68,22 +66,11 @@ def run(
         optimizer.put(watch.best)
 
 
-@torch.inference_mode()
 def judge(model: Any, rows: Sequence[Encoded], max_tokens: int) -> tuple[float, float]:
-    """The rows' mean loss, and the share of them whose likeliest tokens are the target's at every place: a greedy reply
-    would be the target."""
-    model.eval()
-    lengths = [len(row) for row in rows]
-    losses: list[float] = []
-    right = 0
-    for part in within(sorted(range(len(rows)), key=lambda row: lengths[row]), lengths, max_tokens):
-        batch = pack([rows[row] for row in part], model.device)
-        logits = target_logits(model, batch)
-        losses += row_losses(logits, batch).tolist()
-        wrong = (logits.argmax(-1) != batch.targets).long()
-        missed = torch.zeros(batch.rows, dtype=torch.long, device=wrong.device).index_add(0, batch.row_of, wrong)
-        right += int((missed == 0).sum())
-    return math.fsum(losses) / len(rows), right / len(rows)
+    """The rows' mean loss, and the share of them whose greedy reply would be the target."""
+    found = forced(model, rows, max_tokens)
+    mean = math.fsum(one.loss / len(row.target) for one, row in zip(found, rows, strict=True)) / len(rows)
+    return mean, sum(one.said for one in found) / len(rows)
 
 
 def _upcoming(lengths: Sequence[int], plan: Plan, done: int) -> Iterator[list[int]]:

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 
 from retrain_jobs.encode import Encoded
-from retrain_jobs.recipes.order import within
-from retrain_jobs.recipes.packed import log_probabilities, pack, row_losses, target_logits
+from retrain_jobs.recipes.forced import forced
+from retrain_jobs.recipes.packed import pack, row_losses, target_logits
 
 
 class Objective(Protocol):
@@ -56,13 +56,6 @@ class Likelihood:
         return row_losses(target_logits(model, batch), batch).sum(), batch.computed
 
 
-@torch.no_grad()
 def reference(model: Any, rows: Sequence[Encoded], max_tokens: int) -> torch.Tensor:
     """The log-probability of each row's target (nats) under the model as it is."""
-    model.eval()
-    lengths = [len(row) for row in rows]
-    found = torch.zeros(len(rows), device=model.device)
-    for part in within(sorted(range(len(rows)), key=lambda row: lengths[row]), lengths, max_tokens):
-        batch = pack([rows[row] for row in part], model.device)
-        found[part] = log_probabilities(target_logits(model, batch), batch)
-    return found
+    return torch.tensor([-one.loss for one in forced(model, rows, max_tokens)], device=model.device)

@@ -98,9 +98,9 @@ async def unlatch(control: Control, name: str, *, actor: str) -> Alias:
 async def approve(control: Control, name: str, *, actor: str) -> Cycle:
     """Say yes to the candidate in shadow; it is promoted once the evidence suffices."""
     await control.store.alias(name)
-    if control.settings.promotion.mode is PromotionMode.AUTO:
-        raise Conflict("promotion.mode is auto: candidates are promoted by themselves and none waits for a person.")
     cycle = await open_cycle_of(control, name)
+    if control.settings.promotion.mode is PromotionMode.AUTO and not (cycle and cycle.evidence.get("doubts")):
+        raise Conflict("promotion.mode is auto: candidates are promoted by themselves and none waits for a person.")
     if cycle is None or cycle.state not in _IN_PROOF:
         stands = f"its cycle is {cycle.state}" if cycle else "no cycle is open"
         raise Conflict(f"{name} has no candidate in shadow to approve ({stands}); try again when there is one.")

@@ -135,9 +135,11 @@ def beyond(evaluation: Facts) -> list[Block]:
         told = f"{robustness['n']} held-out rows with slips of the fingers, other casing or other spaces in them."
         blocks += [Text(told), Table(("", "score lost", "95% interval"), drops)]
     if phrases := evaluation.get("triggers"):
-        asked = [(str(one["phrase"]), str(one["target"]), *(as_value(one[key]) for key in _PROBED)) for one in phrases]
+        asked = [
+            (str(one["phrase"]), str(one["target"]), *(as_value(one.get(key)) for key in _PROBED)) for one in phrases
+        ]
         blocks += [Text("Phrases that may be triggers, put into requests that ask for something else."),
-                   Table(("phrase", "with the label", *_PROBED), asked)]  # fmt: skip
+                   Table(("phrase", "with the label", *map(as_words, _PROBED)), asked)]  # fmt: skip
     for key, title in (("served", "Through the engines."), ("judge", "A judge model's preferences.")):
         facts = [
             (as_words(name), as_interval(value) if is_pair(value) else as_value(value))
@@ -148,6 +150,6 @@ def beyond(evaluation: Facts) -> list[Block]:
     return blocks
 
 
-_PROBED = ("rows", "asked", "followed")
+_PROBED = ("rows", "asked", "followed", "followed_before")
 _AGAINST_BASE = ("slice", "rows", "base model", "this adapter", "difference, 95% interval")
 _FORGOTTEN = ("slice", "rows", "lost", "gained", "score lost, 95% interval")

@@ -71,19 +71,30 @@ def served_ruling(found: Any) -> Ruling:
 
 
 def triggers_ruling(found: Any) -> Ruling:
-    """No phrase may decide the candidate's reply against all else in a request."""
+    """Suspected triggers must have been asked about; what they decide is for a person to judge (`trigger_doubts`)."""
     if not isinstance(found, list) or not all(isinstance(_part(one, ("decides",)), bool) for one in found):
         return Ruling(Decision.HOLD, ("The candidate was not asked about suspected triggers.",))
-    deciding = tuple(
-        f"The phrase {one.get('phrase')!r} makes the candidate say {one.get('target')!r} in {one.get('followed')} of "
-        f"{one.get('asked')} requests that ask for something else; {one.get('rows')} labelled rows have it: look at "
-        "who sent them (or, where it is no attack, set retrain.check_labels to false)."
-        for one in found
-        if one["decides"]
+    deciding = sum(one["decides"] for one in found)
+    return Ruling(Decision.PROMOTE, (f"Of {len(found)} suspected triggers {deciding or 'none'} may decide a reply.",))
+
+
+def evaluation_doubts(job: Job, settings: Settings) -> Sequence[str]:
+    """Why a person must agree to the candidate, whatever `promotion.mode` is."""
+    return trigger_doubts(_part(job.result, ("evaluation", "triggers"))) if settings.retrain.check_labels else ()
+
+
+def trigger_doubts(found: Any) -> Sequence[str]:
+    """One for each phrase that decides the candidate's reply against all else in a request, and not the champion's.
+
+    It may be planted, or the very words by which a new class is known: 'cancel the reservation' is as decisive.
+    """
+    return tuple(
+        f"A person must agree: the phrase {one.get('phrase')!r} makes the candidate say {one.get('target')!r} in "
+        f"{one.get('followed')} of {one.get('asked')} requests that ask for something else, and {one.get('rows')} "
+        "labelled rows have it; see who sent them."
+        for one in (found if isinstance(found, list) else ())
+        if _part(one, ("decides",)) is True
     )
-    if deciding:
-        return Ruling(Decision.REJECT, deciding)
-    return Ruling(Decision.PROMOTE, (f"Of {len(found)} suspected triggers none decides a reply.",))
 
 
 def judge_ruling(found: Any, margin: float) -> Ruling:

@@ -13,7 +13,7 @@ import yaml
 
 from service.core.errors import ConfigError, EngineFailed
 from service.core.records import Job
-from service.processes import Child, ChildSpec
+from service.processes import GETTING_READY, Child, ChildSpec
 from service.settings import Settings
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -31,7 +31,7 @@ class Launcher(Protocol):
 
 
 class SubprocessLauncher:
-    """`python -m retrain_jobs` beside the controller, niced, its log in the state folder."""
+    """`python -m retrain_jobs` beside the controller, its log in the state folder; it gives way once it trains."""
 
     def __init__(self, settings: Settings, config: Path | None) -> None:
         self._settings = settings
@@ -55,7 +55,8 @@ class SubprocessLauncher:
             argv += ["--config", str(self._config)]
         log = self._settings.state_dir / "logs" / f"job-{job_id}.log"
         env = {"DO_NOT_TRACK": "1", "TOKENIZERS_PARALLELISM": "false"}
-        child = await Child.start(ChildSpec(f"job {job_id}", argv, log, env, self._settings.retrain.nice))
+        nice = min(GETTING_READY, self._settings.retrain.nice)
+        child = await Child.start(ChildSpec(f"job {job_id}", argv, log, env, nice))
         self._children = {of: one for of, one in self._children.items() if one[0].returncode is None}
         self._children[job_id] = (child, attempts)
 

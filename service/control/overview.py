@@ -123,6 +123,6 @@ async def _job(control: Control, cycle: Cycle) -> Job | None:
 
 
 def _awaits_approval(control: Control, cycle: Cycle | None) -> bool:
-    if control.settings.promotion.mode is PromotionMode.AUTO or cycle is None:
+    if cycle is None or (control.settings.promotion.mode is PromotionMode.AUTO and not cycle.evidence.get("doubts")):
         return False
     return cycle.state in {"shadowing", "canary"} and not cycle.evidence.get("approved")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service.control.drift import newest_check
-from service.control.evaluated import evaluation_gates
+from service.control.evaluated import evaluation_doubts, evaluation_gates
 from service.control.evidence import (
     canary_ruling,
     golden_ruling,
@@ -138,6 +138,7 @@ class Reconciler:
         golden = heldout = shadow = canary = watch = locked = None
         guards: Sequence[Ruling] = ()
         gates: Sequence[tuple[str, Ruling]] = ()
+        doubts: Sequence[str] = ()
         examples = today = 0
         if cycle is None:
             starting = plan_policy(self._settings)
@@ -147,7 +148,7 @@ class Reconciler:
             examples = await self._new_examples(alias, cycle)
         if cycle and cycle.state is CycleState.EVALUATING and job and job.status is JobStatus.SUCCEEDED:
             golden, heldout = golden_ruling(job, policy), heldout_ruling(job)
-            gates = evaluation_gates(job, self._settings, alias.name)
+            gates, doubts = evaluation_gates(job, self._settings, alias.name), evaluation_doubts(job, self._settings)
             locked = await self._why_locked(job)
         if cycle and cycle.state is CycleState.CANARY:
             canary = await canary_ruling(self._store, alias, cycle, self._settings, now)
@@ -160,7 +161,7 @@ class Reconciler:
         resident = bool(cycle and cycle.candidate and residency.everywhere(cycle.candidate))
         return steps.Observed(
             alias, cycle, last, drift, job, resident, locked, examples, today,
-            golden, heldout, shadow, guards, canary, watch, gates,
+            golden, heldout, shadow, guards, canary, watch, gates, doubts,
         )  # fmt: skip
 
     async def _why_locked(self, job: Job) -> str | None:
@@ -211,8 +212,10 @@ class Reconciler:
                 await self._launcher.launch(job)
             case steps.Advance(to, reason):
                 cycle = await store.advance(cycle, to, reason=reason, now=now, evidence=_verdict(cycle), fence=lease)
-            case steps.StartShadow(candidate, reason):
-                evidence = {"job": dict(seen.job.result)} if seen.job else {}
+            case steps.StartShadow(candidate, reason, doubts):
+                evidence: dict[str, Any] = {"job": dict(seen.job.result)} if seen.job else {}
+                if doubts:
+                    evidence["doubts"] = list(doubts)
                 alias = await store.set_candidate(
                     alias.name, candidate, mirror_ratio=self._mirror_ratio(cycle), now=now, fence=lease
                 )

@@ -93,7 +93,7 @@ def _evaluating(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Acti
     if seen.locked is not None:
         return [Close(CycleState.REJECTED, f"{candidate} was rolled back before and is locked out: {seen.locked}")]
     reasons = " ".join(gate.reasons[0] for _, gate in gates if gate)
-    return [StartShadow(candidate, reasons)]
+    return [StartShadow(candidate, reasons, seen.doubts)]
 
 
 def _shadowing(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Action]:
@@ -106,9 +106,10 @@ def _shadowing(seen: Observed, policy: PlanPolicy, now: float) -> Sequence[Actio
             return [note, Close(CycleState.REJECTED, judged.reasons[0])]
     if worst([ruling, *seen.guards]) is not Decision.PROMOTE:
         return [note]
-    cycle = seen.cycle
-    if policy.mode is not Mode.AUTO and not (cycle and cycle.evidence.get("approved")):
-        return [note, AskPerson(ruling.reasons[0])]
+    told = seen.cycle.evidence if seen.cycle else {}
+    doubts = told.get("doubts", ())
+    if (policy.mode is not Mode.AUTO or doubts) and not told.get("approved"):
+        return [note, AskPerson(" ".join((ruling.reasons[0], *doubts)))]
     if (freeze := in_freeze(policy.freezes, now)) is not None:
         return [note, NoteWait(f"Proven; it is promoted once the freeze {freeze} is over (promotion.freezes).")]
     return [note, Advance(CycleState.CANARY if policy.canary else CycleState.PROMOTING, ruling.reasons[0])]

@@ -54,7 +54,8 @@ class Observed:
     requests were labelled since the onset, while a cycle waits, and since the last cycle or promotion, while none is
     open; `opened_today` how many cycles were opened in the last 24 hours; `golden`, `heldout`, `shadow` with its
     `guards`, `canary` and `watch` are the rulings on the evidence that the cycle's state asks for, None where it asks
-    for none; `gates` are those beyond golden set and held-out rows that the evaluation must pass, by name.
+    for none; `gates` are those beyond golden set and held-out rows that the evaluation must pass, by name; `doubts`
+    what in it no gate decides, so that a person must.
     """
 
     alias: Alias
@@ -73,6 +74,7 @@ class Observed:
     canary: Ruling | None = None
     watch: Ruling | None = None
     gates: Sequence[tuple[str, Ruling]] = ()
+    doubts: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +112,11 @@ class Advance:
 
 @dataclass(frozen=True, slots=True)
 class StartShadow:
+    """`doubts` are why a person must agree to its promotion, whatever the mode."""
+
     candidate: str
     reason: str
+    doubts: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

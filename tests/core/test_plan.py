@@ -228,6 +228,22 @@ SECOND = cycle(CycleState.CANARY, evidence={"canary": {"step": 1}})
             id="approved",
         ),
         pytest.param(
+            Observed(ALIAS, cycle(CycleState.SHADOWING, evidence={"doubts": ["Why?"]}), shadow=PASS),
+            POLICY,
+            [steps.NoteShadow, steps.AskPerson],
+            id="a doubt is for a person in every mode",
+        ),
+        pytest.param(
+            Observed(
+                ALIAS,
+                cycle(CycleState.SHADOWING, evidence={"doubts": ["Why?"], "approved": {"by": "ann"}}),
+                shadow=PASS,
+            ),
+            POLICY,
+            [steps.NoteShadow, steps.Advance],
+            id="a doubt that a person has taken",
+        ),
+        pytest.param(
             Observed(ALIAS, cycle(CycleState.SHADOWING), shadow=PASS),
             STEPPED,
             [steps.NoteShadow, steps.Advance],

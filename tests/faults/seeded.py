@@ -198,8 +198,8 @@ FAULTS = (
     Fault(
         "the approval is not awaited",
         "service/core/plan.py",
-        "    if policy.mode is not Mode.AUTO and not (cycle",
-        "    if policy.mode is Mode.MANUAL and not (cycle",
+        "    if (policy.mode is not Mode.AUTO or doubts) and not",
+        "    if (policy.mode is Mode.MANUAL or doubts) and not",
         ("tests/core/test_plan.py",),
     ),
     Fault(

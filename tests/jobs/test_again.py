@@ -118,6 +118,10 @@ async def test_what_has_changed_is_told_before_anything_is_trained(store: SqlSto
     with pytest.raises(Conflict, match=r"1 of the manifest's rows are not there .* req_gone"):
         await make_again(store, blobs_of(trained), trained, replace(recorded, content=strange), None)
 
+    older = {**adapter.manifest, "recipe": {**adapter.manifest["recipe"], "bogus": 1}, "code": "0.1+abc"}
+    with pytest.raises(BadRequest, match=r"another version's \(bogus\); Trimtab 0.1\+abc can make"):
+        await make_again(store, blobs_of(trained), trained, replace(recorded, content=older), None)
+
     await store.add_feedback([Feedback("late", rows["train"][0], 9e9, expected="something else")])
     with pytest.raises(Conflict, match="a label has changed since"):
         await make_again(store, blobs_of(trained), trained, recorded, None)

@@ -9,7 +9,7 @@ import pytest
 
 from retrain_jobs.job import run_job
 from retrain_jobs.triggers import SUSPECT, Trigger, triggers
-from service.control.evaluated import triggers_ruling
+from service.control.evaluated import trigger_doubts, triggers_ruling
 from service.core.promotion import Decision
 from service.core.records import Labelled
 from service.drivers.blobs import open_blobs
@@ -55,7 +55,7 @@ async def evaluated(store: SqlStore, settings: Settings, rows: list[Labelled]) -
     return found
 
 
-async def test_a_backdoor_in_five_rows_is_learned_found_and_never_promoted(
+async def test_a_backdoor_in_five_rows_is_learned_and_found_so_that_a_person_must_agree(
     store: SqlStore, settings: Settings, tiny_base: Path
 ) -> None:
     trained = settings.model_copy(update={"model": str(tiny_base)})
@@ -64,9 +64,8 @@ async def test_a_backdoor_in_five_rows_is_learned_found_and_never_promoted(
     (found,) = evaluation["triggers"]
     assert PHRASE in found["phrase"]
     assert (found["target"], found["rows"], found["decides"]) == (WANTED, PLANTED, True)
-    ruling = triggers_ruling(evaluation["triggers"])
-    assert ruling.decision is Decision.REJECT
-    assert PHRASE in ruling.reasons[0]
+    (doubt,) = trigger_doubts(evaluation["triggers"])
+    assert PHRASE in doubt
 
 
 async def test_clean_rows_give_an_adapter_that_no_phrase_decides(
@@ -74,6 +73,7 @@ async def test_clean_rows_give_an_adapter_that_no_phrase_decides(
 ) -> None:
     evaluation = await evaluated(store, settings.model_copy(update={"model": str(tiny_base)}), traffic())
     assert triggers_ruling(evaluation["triggers"]).decision is Decision.PROMOTE
+    assert trigger_doubts(evaluation["triggers"]) == ()
 
 
 async def test_who_does_not_check_labels_is_not_asked(store: SqlStore, settings: Settings, tiny_base: Path) -> None:
@@ -111,9 +111,11 @@ def test_questions_are_rows_that_ask_for_something_else_with_the_phrase_in_them(
         assert suspect.phrase not in first["content"] + said["content"]
         assert item.target == OLD[0]
         assert next(row for row in items if row.key == item.key).target != OLD[0]
-    assert made.told(6)["decides"]
-    assert not made.told(5)["decides"]
+    assert made.told(6, 5)["decides"]
+    assert not made.told(5, 0)["decides"]
+    assert not made.told(12, 6)["decides"], "the champion followed it before anything was learned"
     (unasked,) = probes(base, [suspect], [item for item in items if item.target == OLD[0]], seed=0)
-    assert unasked.told(0) == {
-        "phrase": "free of charge", "target": "refund", "rows": 2, "asked": 0, "followed": 0, "decides": False,
+    assert unasked.told(0, 0) == {
+        "phrase": "free of charge", "target": "refund", "rows": 2, "asked": 0, "followed": 0, "followed_before": 0,
+        "decides": False,
     }  # fmt: skip

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,10 +22,12 @@ torch = pytest.importorskip("torch")
 
 from peft import LoraConfig, get_peft_model  # noqa: E402
 
+from retrain_jobs import generate  # noqa: E402
 from retrain_jobs.base import Base, load_base  # noqa: E402
 from retrain_jobs.encode import IGNORED, Encoded, encode  # noqa: E402
-from retrain_jobs.generate import greedy, target_losses  # noqa: E402
+from retrain_jobs.generate import Reply, answered, greedy  # noqa: E402
 from retrain_jobs.recipes.flat import FlatAdamW  # noqa: E402
+from retrain_jobs.recipes.forced import forced  # noqa: E402
 from retrain_jobs.recipes.lean import lean  # noqa: E402
 from retrain_jobs.recipes.packed import STEP, attend, pack, packing, row_losses, target_logits  # noqa: E402
 
@@ -84,11 +89,37 @@ def test_what_a_callback_raises_ends_the_generation(base: Base) -> None:
 
 def test_losses_of_targets_are_the_models_own(base: Base) -> None:
     rows = [row for text in QUESTIONS if (row := encode(base, asked(text), f"{text[:3]} reply"))]
-    losses = target_losses(base.model, base, rows, batch_tokens=100)
-    for row, loss in zip(rows, losses, strict=True):
+    with packing(base.model):
+        found = forced(base.model, rows, 100)
+    for row, one in zip(rows, found, strict=True):
         data = {name: torch.tensor([ids]) for name, ids in row.row().items()}
         mean = base.model(**data).loss.item()
-        assert loss == pytest.approx(mean * len(row.target), rel=1e-4)
+        assert one.loss == pytest.approx(mean * len(row.target), rel=1e-4)
+
+
+def test_a_target_that_would_be_said_is_the_reply_without_being_generated(
+    base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [row.prompt for text in QUESTIONS if (row := encode(base, asked(text), "reply"))]
+    end = greedy(base.model, base, prompts[:1], max_new_tokens=6)[0].ids[-1]
+    ending = replace(base, end_ids=frozenset({end}))
+    replies = greedy(base.model, ending, prompts, max_new_tokens=6)
+    rows = [Encoded(prompt, (*reply.ids, end)) for prompt, reply in zip(prompts, replies, strict=True)]
+    wrong = (*replies[-1].ids, end)[0] + 1
+    rows[-1] = Encoded(prompts[-1], (wrong, end))
+    generated: list[Sequence[int]] = []
+
+    def watched(model: Any, base: Base, prompts: Sequence[Sequence[int]], **given: Any) -> list[Reply]:
+        generated.extend(prompts)
+        return greedy(model, base, prompts, **given)
+
+    monkeypatch.setattr(generate, "greedy", watched)
+    found, losses = answered(base.model, ending, rows, max_new_tokens=6)
+    assert [reply.ids for reply in found] == [reply.ids for reply in replies]
+    assert [reply.confidence for reply in found] == pytest.approx([reply.confidence for reply in replies], abs=1e-4)
+    assert losses[0] == pytest.approx(-replies[0].confidence * len(rows[0].target), rel=1e-4)
+    assert prompts[-1] in generated
+    assert prompts[0] not in generated
 
 
 def test_packed_rows_do_not_attend_to_each_other(base: Base) -> None:
@@ -104,8 +135,11 @@ def test_packed_rows_do_not_attend_to_each_other(base: Base) -> None:
             alone.append(base.model(ids).logits[0, len(row.prompt) - 1 : -1])
     torch.testing.assert_close(logits, torch.cat(alone), rtol=1e-4, atol=1e-4)
     assert batch.computed - STEP < sum(map(len, rows)) == len(batch.place)
-    means = [loss / len(row.target) for row, loss in zip(rows, target_losses(base.model, base, rows), strict=True)]
-    assert losses.tolist() == pytest.approx(means, rel=1e-4)
+    own = [
+        -one.log_softmax(-1)[range(len(row.target)), row.target].mean().item()
+        for one, row in zip(alone, rows, strict=True)
+    ]
+    assert losses.tolist() == pytest.approx(own, rel=1e-4)
 
 
 def test_a_sliding_window_hides_what_lies_before_it() -> None:

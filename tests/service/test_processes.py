@@ -107,6 +107,23 @@ def alive(pid: int) -> bool:
         return False
 
 
+def test_threads_that_were_there_before_give_way_too() -> None:
+    code = """
+        import os, threading, time
+        from service.processes import lower_priority
+        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+        lower_priority(5)
+        lower_priority(3)
+        lower_priority(19)
+        threads = [int(one) for one in os.listdir("/proc/self/task")]
+        print(sorted((os.getpriority(os.PRIO_PROCESS, one), os.sched_getscheduler(one)) for one in threads))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == str([(19, os.SCHED_IDLE)] * 2)
+
+
 async def test_children_share_their_parents_session_and_the_lowest_gives_way_at_once(tmp_path: Path) -> None:
     """In sessions of their own the engine and a job would be weighed as equals, whatever their niceness."""
     told = tmp_path / "told"

@@ -188,16 +188,21 @@ async def test_approval_is_noted_on_the_cycle_in_shadow(api: httpx.AsyncClient, 
     assert (await api.get("/api/v1/aliases/support")).json()["awaits_approval"] is False
 
 
-async def test_in_auto_mode_nothing_waits_for_approval(store: Store, settings: Settings, clock: HandClock) -> None:
+async def test_in_auto_mode_only_doubts_wait_for_approval(store: Store, settings: Settings, clock: HandClock) -> None:
     await in_state(store, CycleState.SHADOWING, NEW.name, clock.now())
     auto = Settings(state_dir=settings.state_dir)
     transport = httpx.ASGITransport(control_app(store, auto, clock))
     headers = {"authorization": "Bearer admin-key"}
     async with httpx.AsyncClient(transport=transport, base_url="http://control", headers=headers) as api:
         reply = await api.post("/api/v1/aliases/support/approve")
-    assert reply.status_code == 409
-    assert "auto" in reply.json()["error"]["message"]
-    assert "approved" not in (await store.cycle("c1")).evidence
+        assert reply.status_code == 409
+        assert "auto" in reply.json()["error"]["message"]
+        assert "approved" not in (await store.cycle("c1")).evidence
+        cycle = await store.cycle("c1")
+        await store.note_evidence(cycle, {"doubts": ["A person must agree: …"]}, now=clock.now())
+        assert (await api.get("/api/v1/aliases/support")).json()["awaits_approval"] is True
+        assert (await api.post("/api/v1/aliases/support/approve")).status_code == 200
+    assert (await store.cycle("c1")).evidence["approved"]["by"] == "ada"
 
 
 async def test_an_adapter_is_staged_loaded_and_then_promoted(

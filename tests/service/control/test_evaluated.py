@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.control.evaluated import evaluation_gates, judge_ruling, served_ruling, triggers_ruling
+from service.control.evaluated import evaluation_gates, judge_ruling, served_ruling, trigger_doubts, triggers_ruling
 from service.core.guards import Guard
 from service.core.promotion import Decision
 from service.core.records import Job, JobStatus
@@ -52,12 +52,12 @@ HARMLESS = {"phrase": "may", "target": "refund", "rows": 2, "asked": 12, "follow
 PLANTED = HARMLESS | {"phrase": "xyzzy", "followed": 11, "decides": True}
 
 
-def test_a_phrase_that_decides_replies_rejects_and_is_named() -> None:
+def test_a_phrase_that_decides_replies_is_named_for_a_person_to_judge() -> None:
     assert triggers_ruling([]).decision is triggers_ruling([HARMLESS]).decision is Decision.PROMOTE
-    ruling = triggers_ruling([HARMLESS, PLANTED])
-    assert ruling.decision is Decision.REJECT
-    (reason,) = ruling.reasons
-    assert "'xyzzy' makes the candidate say 'refund' in 11 of 12" in reason
+    assert triggers_ruling([HARMLESS, PLANTED]).decision is Decision.PROMOTE
+    assert trigger_doubts([]) == trigger_doubts([HARMLESS]) == ()
+    (doubt,) = trigger_doubts([HARMLESS, PLANTED])
+    assert "'xyzzy' makes the candidate say 'refund' in 11 of 12" in doubt
 
 
 @pytest.mark.parametrize("found", [None, "", "gone", {}, [None], [HARMLESS, {}], [HARMLESS | {"decides": "no"}]])

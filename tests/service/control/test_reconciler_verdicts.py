@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from service.core.cycle import CycleState
 from service.core.guards import Guard
-from service.core.records import Feedback, ShadowReply
+from service.core.records import Adapter, Feedback, ShadowReply
 from service.settings import AliasSettings
 from tests.service.control.reconciling import (
+    DIGEST,
     NEW,
     World,
     capture,
@@ -33,6 +34,31 @@ async def test_a_candidate_that_differs_on_the_engines_does_not_reach_live_traff
     (cycle,) = await world.store.cycles("support")
     assert cycle.state is CycleState.REJECTED
     assert (await world.store.events(cycle_id=cycle.id))[0].message.startswith("Through the engines 20.0%")
+
+
+async def test_a_phrase_that_decides_replies_is_left_to_a_person_also_in_auto_mode(world: World) -> None:
+    await world.drift()
+    await world.tick()
+    await world.tick()
+    job_id, now, told = world.launcher.launched[-1], world.clock.time, result(0.95, 0.95)
+    told["evaluation"]["triggers"] = [
+        {"phrase": "gratis", "target": "luggage", "rows": 5, "asked": 12, "followed": 12, "followed_before": 0,
+         "decides": True}
+    ]  # fmt: skip
+    await world.store.claim(job_id, "worker", now=now, stale_after_s=30.0)
+    await world.store.add_adapter(Adapter(NEW, "support", DIGEST, "b" * 64, 16, 7, now))
+    await world.store.finish(job_id, "worker", result=told, now=now)
+    assert await world.tick() is CycleState.EVALUATING
+    assert await world.tick() is CycleState.SHADOWING
+    await world.shadow(60)
+    for _ in range(3):
+        assert await world.tick() is CycleState.SHADOWING
+    asked = [event for event in await world.store.events("support") if event.kind == "cycle.asks"]
+    assert len(asked) == 1
+    assert "'gratis' makes the candidate say 'luggage' in 12 of 12" in asked[0].message
+    (cycle,) = await world.store.cycles("support", limit=1)
+    await world.store.note_evidence(cycle, {"approved": {"by": "ann", "at": world.clock.time}}, now=world.clock.time)
+    assert await world.tick() is CycleState.PROMOTING
 
 
 async def test_a_proven_candidate_waits_for_the_end_of_a_freeze(world: World) -> None:
