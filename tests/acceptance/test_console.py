@@ -146,9 +146,12 @@ async def test_a_person_promotes_and_rolls_back(browser: Browser, store: Store, 
 
 async def test_approve_retrain_load_and_history(browser: Browser, store: Store, tmp_path: Path) -> None:
     await open_desk(store, time.time(), tmp_path)
+    doubt = "A person must agree: the phrase 'gratis' makes the candidate say 'luggage'."
+    await store.note_evidence(await store.cycle("c0ffee000003"), {"doubts": [doubt]}, now=time.time())
     async with Served(store, tmp_path) as served:
         page, wrong = await open_page(browser, served, color_scheme="dark")
         dialog = page.get_by_role("dialog")
+        await expect(page.locator("#cycle .callout")).to_contain_text(doubt)
         await page.get_by_role("button", name="Approve…").click()
         await dialog.get_by_role("button", name="Approve").click()
         await expect(page.locator("#cycle")).to_contain_text("Approved by person")

@@ -141,6 +141,7 @@ export function cyclePanel(alias, cycle, past, on) {
     stepper(cycle),
     h("p", {}, lastWord(cycle)),
     !past && alias.awaits_approval && h("div", { class: "callout" }, h("p", {}, "This candidate waits for a person. With your approval it is promoted once the evidence suffices."),
+      (cycle.evidence.doubts ?? []).map((doubt) => h("p", {}, doubt)),
       h("button", { type: "button", class: "main", "data-focus": "approve", onclick: () => on.approve(alias) }, "Approve…")),
     cycle.evidence.approved && h("p", { class: "small muted" }, `Approved by ${cycle.evidence.approved.by} `, ago(cycle.evidence.approved.at), "."),
     h("div", { class: "blocks" }, evidenceBlocks(cycle)),
