@@ -203,6 +203,13 @@ FAULTS = (
         ("tests/core/test_plan.py",),
     ),
     Fault(
+        "a doubt is not left to a person",
+        "service/core/plan.py",
+        "    if (policy.mode is not Mode.AUTO or doubts) and not",
+        "    if policy.mode is not Mode.AUTO and not",
+        ("tests/core/test_plan.py",),
+    ),
+    Fault(
         "the cooldown is forgotten",
         "service/core/starts.py",
         "now - last.closed_at < policy.cooldown_s:",
