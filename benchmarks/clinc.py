@@ -21,12 +21,13 @@ from transformers import PreTrainedTokenizerFast
 
 from demo import training
 from demo.corpus import Example, Task
-from demo.lessons import Batch, batched, encode
+from demo.lessons import batched, encode
 from demo.player import Ask, Player
 from demo.screen import show_report
 from demo.stage import ALIAS, running, write_stage
 from demo.story import Plot, Progress, tell
 from demo.tokenizer import train_tokenizer
+from retrain_jobs.encode import Encoded
 
 TAUGHT = ("banking", "credit_cards", "kitchen_and_dining", "home", "auto_and_commute")
 NOVEL = "travel"
@@ -99,7 +100,7 @@ def ask(example: Example, *, novel: bool) -> Ask:
 
 
 def _lessons(examples: Sequence[Example]) -> training.Lessons:
-    def batches(tokenizer: PreTrainedTokenizerFast, tokens: int, done: Callable[[], float]) -> Iterator[Batch]:
+    def batches(tokenizer: PreTrainedTokenizerFast, tokens: int, done: Callable[[], float]) -> Iterator[list[Encoded]]:
         rng = Random(0)
         while True:
             yield from batched(encode(tokenizer, [_thinned(example, rng) for example in examples]), tokens, rng)

@@ -56,7 +56,7 @@ def evaluate(directory: Path, n: int = 300, seed: str = "evaluation") -> Report:
 def answer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, examples: list[Example]) -> list[Reply]:
     """Reply greedily to each example, in batches of like length."""
     end = tokenizer.convert_tokens_to_ids(END)
-    prompts = [prompt for prompt, _ in encode(tokenizer, examples)]
+    prompts = [row.prompt for row in encode(tokenizer, examples)]
     order = sorted(range(len(examples)), key=lambda index: len(prompts[index]))
     replies: dict[int, Reply] = {}
     for start in range(0, len(order), ROWS):

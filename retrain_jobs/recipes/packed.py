@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy, pad
 from transformers import AttentionInterface
 
 from retrain_jobs.encode import Encoded
+from retrain_jobs.recipes.spared import only
 
 PACKED = "trimtab_packed"
 """Our attention's name among those of transformers."""
@@ -32,7 +33,7 @@ class Batch:
     Attributes:
         ids, positions: 1 x T; positions begin anew with each row.
         place: S; where each token goes in a grid of `rows` x `longest`.
-        before: N, padded; where in the line each target token's predecessor stands.
+        before: N, padded with other places; where in the line each target token's predecessor stands.
         targets, row_of: N; the target's tokens and the row of each.
     """
 
@@ -71,8 +72,10 @@ def pack(rows: Sequence[Encoded], device: torch.device) -> Batch:
     def tensor(values: list[int], step: int = 1) -> torch.Tensor:
         return torch.tensor(values + [0] * (_rounded(len(values), step) - len(values)), device=device)
 
+    spare = sorted(set(range(_rounded(len(ids), STEP))) - set(before))
+    before += spare[: _rounded(len(before), STEP) - len(before)]
     return Batch(
-        tensor(ids, STEP)[None], tensor(positions, STEP)[None], tensor(place), tensor(before, STEP), tensor(targets),
+        tensor(ids, STEP)[None], tensor(positions, STEP)[None], tensor(place), tensor(before), tensor(targets),
         tensor(row_of), len(rows), longest,
     )  # fmt: skip
 
@@ -94,9 +97,10 @@ def packing(model: Any) -> Iterator[None]:
 
 def target_logits(model: Any, batch: Batch) -> torch.Tensor:
     """N x vocabulary: the head is computed where a target is to be predicted, and nowhere else."""
-    out = model(
-        input_ids=batch.ids, position_ids=batch.positions, logits_to_keep=batch.before, use_cache=False, batch=batch
-    )
+    with only(model, batch.before, batch.computed):
+        out = model(
+            input_ids=batch.ids, position_ids=batch.positions, logits_to_keep=batch.before, use_cache=False, batch=batch
+        )
     logits: torch.Tensor = out.logits[0, : len(batch.targets)]
     return logits.float()
 

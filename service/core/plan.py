@@ -181,6 +181,8 @@ def _ended_badly(job: Job | None, policy: PlanPolicy, now: float) -> Sequence[Ac
         return None
     if job.attempts >= policy.max_attempts:
         return [Close(CycleState.FAILED, f"The job died {job.attempts} times (silent for {silent_s:.0f} s).")]
+    if job.status is JobStatus.QUEUED:
+        return [RelaunchJob(f"Nobody began the job for {silent_s:.0f} s; it is launched unless it is on its way.")]
     return [RelaunchJob(f"The job was silent for {silent_s:.0f} s.")]
 
 

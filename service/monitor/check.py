@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
@@ -40,8 +40,8 @@ class Memory:
 
     calibrated: str | None = None
     calibration: Calibration | None = None
-    told: tuple[Verdict, bool, str] | None = None
-    report: str | None = None
+    told: tuple[Verdict, str | None] | None = None
+    reports: dict[bool, str] = field(default_factory=dict)
     stream: Stream | None = None
     streamed: str | None = None
     labelled: int = 0
@@ -180,20 +180,25 @@ class Checker:
         return memory.calibration
 
     def _report(self, record: DriftCheck, judgement: Judgement, detection: Detection, memory: Memory) -> str | None:
-        """A new report when the verdict changes or another reference begins; until then checks name the last one."""
+        """A new report when the verdict changes or another reference begins, and when drift first asks for retraining:
+        it costs as much as ten checks, and labels come and go at the edge of a credible loss. Else the last one's."""
         if judgement.verdict is Verdict.INCONCLUSIVE or self._reports is None:
             return None
-        told = (judgement.verdict, judgement.retrain, str(memory.calibrated))
-        if memory.told != told or memory.report is None or not self._reports.has(memory.report):
-            alarm_of = record.alias if judgement.verdict is Verdict.DRIFTED else None
-            try:
-                memory.report = self._reports.write(detection, record.id, alarm_of=alarm_of)
-                memory.told = told
-            except Exception:
-                # A full disk, or a preset that fails on these columns, must not cost the verdict.
-                _log.exception("The report of check %s could not be written.", record.id)
-                return None
-        return memory.report
+        told = (judgement.verdict, memory.calibrated)
+        if memory.told != told:
+            memory.told, memory.reports = told, {}
+        known = memory.reports.get(judgement.retrain)
+        if known is not None and self._reports.has(known):
+            return known
+        alarm_of = record.alias if judgement.verdict is Verdict.DRIFTED else None
+        try:
+            written = self._reports.write(detection, record.id, alarm_of=alarm_of)
+        except Exception:
+            # A full disk, or a preset that fails on these columns, must not cost the verdict.
+            _log.exception("The report of check %s could not be written.", record.id)
+            return None
+        memory.reports[judgement.retrain] = written
+        return written
 
 
 def _digest(embedder: str, rows: Sequence[Labelled]) -> str:

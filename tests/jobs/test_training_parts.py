@@ -30,6 +30,7 @@ from retrain_jobs.recipes.flat import FlatAdamW  # noqa: E402
 from retrain_jobs.recipes.forced import forced  # noqa: E402
 from retrain_jobs.recipes.lean import lean  # noqa: E402
 from retrain_jobs.recipes.packed import STEP, attend, pack, packing, row_losses, target_logits  # noqa: E402
+from retrain_jobs.recipes.spared import tokenwise  # noqa: E402
 
 QUESTIONS = ["hi", "where is my travel booking for next week", "a refund please", "x " * 20]
 
@@ -140,6 +141,34 @@ def test_packed_rows_do_not_attend_to_each_other(base: Base) -> None:
         for one, row in zip(alone, rows, strict=True)
     ]
     assert losses.tolist() == pytest.approx(own, rel=1e-4)
+
+
+def test_the_last_layer_is_spared_what_nobody_looks_at_and_gradients_are_the_same(tiny_base: Path) -> None:
+    base = load_base(str(tiny_base), threads=1, max_length=128)
+    base.model.float()
+    model = get_peft_model(base.model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in weights:
+            weight.normal_(0, 0.1)
+    rows = [Encoded((1,), (7, 8)), *(row for text in QUESTIONS if (row := encode(base, asked(text), "a reply")))]
+    for row in rows:
+        data = {name: torch.tensor([ids]) for name, ids in row.row().items()}
+        model(**data).loss.backward()
+    own = [weight.grad.clone() for weight in weights]
+    model.zero_grad()
+    batch = pack(rows, base.model.device)
+    computed = []
+    parts = tokenwise(model)
+    assert len(parts) == 3
+    parts[-1].down_proj.register_forward_pre_hook(lambda _, given: computed.append(given[0].shape[1]))
+    with packing(base.model), lean(model):
+        row_losses(target_logits(model, batch), batch).sum().backward()
+    assert computed == [len(batch.before)]
+    assert computed[0] < batch.computed / 2
+    assert all((gradient != 0).any() for gradient in own)
+    torch.testing.assert_close([weight.grad for weight in weights], own, rtol=1e-3, atol=1e-5)
 
 
 def test_a_sliding_window_hides_what_lies_before_it() -> None:

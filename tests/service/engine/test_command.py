@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,20 @@ def test_a_cpu_engine_allows_runtime_loading_and_goes_offline_for_a_folder(model
     assert "--enable-lora" in command.argv
     assert "--gpu-memory-utilization" not in command.argv
     assert command.argv[command.argv.index("--served-model-name") + 1] == "my-model"
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, "1"), (2, "1"), (4, "3"), (16, None)])
+def test_on_few_cores_the_model_runs_in_the_engine_cores_process(
+    model: Path, monkeypatch: pytest.MonkeyPatch, cores: int, threads: str | None
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    own = settings(model=str(model), engine={"extra_args": ["--distributed-executor-backend", "mp"]})
+    command = engine_command(own, "cpu", cores)
+    chosen = [argv for flag, argv in pairwise(command.argv) if flag == "--distributed-executor-backend"]
+    assert command.env.get("OMP_NUM_THREADS") == threads
+    assert chosen[-1] == "mp", "what the operator says comes last, and counts"
+    assert len(chosen) == (1 if threads is None else 2)
+    assert all(name.rsplit(".", 1)[-1] == "UniProcExecutor" for name in chosen[:-1])
 
 
 def test_a_hub_id_keeps_its_name_and_may_be_downloaded() -> None:

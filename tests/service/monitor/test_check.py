@@ -223,6 +223,22 @@ def test_the_report_shows_the_columns_and_stays_until_the_verdict_changes(tmp_pa
     assert len(list((tmp_path / "reports").iterdir())) == 2
 
 
+def test_an_alarm_has_two_reports_at_most_however_often_its_loss_of_quality_comes_and_goes(embedder: Embedder) -> None:
+    desk = Desk(DEFAULT, embedder)
+    reference = traffic(1, 500)
+
+    def check(seed: int, **answers: float) -> DriftCheck:
+        return desk.check(reference, traffic(seed, 200, novel=0.5, start=later(reference), **answers))  # type: ignore[arg-type]
+
+    harmless = {"novel_right": 0.95, "unsure": False}
+    checks = [check(2, **harmless), check(3), check(4, **harmless), check(5), check(6, **harmless)]
+    assert [found.verdict for found in checks] == ["DRIFTED"] * 5
+    assert [found.retrain for found in checks] == [False, True, False, True, False]
+    mild, grave = checks[0].report, checks[1].report
+    assert mild != grave
+    assert [found.report for found in checks] == [mild, grave, mild, grave, mild]
+
+
 def test_a_check_of_200_against_500_takes_less_than_2_seconds_of_one_core(embedder: Embedder) -> None:
     desk = Desk(DEFAULT, embedder)
     reference = traffic(1, 500)
