@@ -27,7 +27,7 @@ from service.ports import Registry
 from service.settings import AliasSettings, Settings
 
 POLL_S = 0.2
-CONCURRENCY = 2
+CONCURRENCY = 4
 """Few, since clients are being served by the same engines."""
 
 REQUEST_TIMEOUT_S = 60.0
