@@ -46,7 +46,7 @@ def write_stage(
             "rank": 8,
             "alpha": 16,
             "dropout": 0.0,
-            "epochs": 4,
+            "epochs": 6,
             "batch_size": 8,  # beside a server tokens are dear: more steps of fewer learn sooner
             "max_seconds": 240.0,  # a quarter of it is enough where cores are fast
             "min_new_examples": 400,

@@ -16,7 +16,7 @@ WAITS_S = 600.0
 """Being ready takes half a gigabyte: where labels take longer, the process goes, and another is started in time."""
 
 LOOKS_EVERY_S = 0.5
-NEEDED = ("sklearn.feature_extraction.text", "scipy.sparse", "retrain_jobs.candidate")
+NEEDED = ("sklearn.feature_extraction.text", "sklearn.cluster", "scipy.sparse", "retrain_jobs.candidate")
 """What a job imports as it goes; seconds of a processor, and more beside a busy server."""
 
 
