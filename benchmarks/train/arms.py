@@ -48,6 +48,7 @@ class Run:
     peak_mib: float = 0.0
     mfu: float = 0.0
     dtype: str = ""
+    spares: bool = False
     curve: list[tuple[float, float]] = field(default_factory=list)
 
     def begin(self) -> None:
@@ -101,6 +102,7 @@ def ours(folder: Path, run: Run, seed: int) -> Any:
     every = max(1, -(-len(train) // BATCH) // config.evaluations_per_epoch)
     run.learned = sum(len(row.target) for row in train) // max(1, len(train)) * BATCH
     run.dtype = str(base.model.dtype).removeprefix("torch.")
+    run.spares = True
     run.begin()
     began = time.monotonic()
     with suppress(Reached):
@@ -217,17 +219,23 @@ ARMS: dict[str, Callable[[Path, Run, int], Any]] = {
 def utilisation(model: Any, run: Run) -> float:
     """Share (0..1) of the measured peak that went into useful products.
 
-    2 operations a weight and token forwards, 2 backwards to the activations, 2 more for the adapter's own weights; the
-    head for learned tokens only. Attention, norms and padding do not count.
+    2 operations a weight and token forwards, 2 backwards to the activations, 2 more for the adapter's own weights; for
+    learned tokens only: the head, and the last layer's parts that the recipe spares the others. Attention, norms and
+    padding do not count.
     """
+    from retrain_jobs.recipes.spared import tokenwise
+
     linear = [weight for name, weight in model.named_parameters() if weight.dim() == 2 and "embed" not in name]
-    adapter = sum(weight.numel() for weight in linear if weight.requires_grad)
-    frozen = sum(weight.numel() for weight in linear if not weight.requires_grad)
     head = model.get_input_embeddings().weight.numel()
-    if not model.config.tie_word_embeddings:
-        frozen -= head
-    operations = run.tokens * (4 * frozen + 6 * adapter) + run.steps * run.learned * 4 * head
+    every = _operations(linear) - (0 if model.config.tie_word_embeddings else 4 * head)
+    spared = _operations([weight for part in tokenwise(model) for weight in part.parameters()]) if run.spares else 0
+    operations = run.tokens * (every - spared) + run.steps * run.learned * (4 * head + spared)
     return float(operations / run.spent_s / peak())
+
+
+def _operations(weights: Sequence[Any]) -> int:
+    """A token's, forwards and backwards."""
+    return sum((6 if weight.requires_grad else 4) * weight.numel() for weight in weights if weight.dim() == 2)
 
 
 def peak() -> float:
