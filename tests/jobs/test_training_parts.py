@@ -48,6 +48,19 @@ def asked(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
+def adapted(tiny_base: Path) -> tuple[Base, Any, list[Any]]:
+    """A base in float32, the same with a LoRA that changes its replies, and the LoRA's weights."""
+    base = load_base(str(tiny_base), threads=1, max_length=128)
+    base.model.float()
+    model = get_peft_model(base.model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in weights:
+            weight.normal_(0, 0.1)
+    return base, model, weights
+
+
 def test_prompt_and_target_are_tokenized_as_they_are_served(base: Base) -> None:
     row = encode(base, asked("a refund please"), "refund")
     assert row is not None
@@ -144,14 +157,7 @@ def test_packed_rows_do_not_attend_to_each_other(base: Base) -> None:
 
 
 def test_the_last_layer_is_spared_what_nobody_looks_at_and_gradients_are_the_same(tiny_base: Path) -> None:
-    base = load_base(str(tiny_base), threads=1, max_length=128)
-    base.model.float()
-    model = get_peft_model(base.model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for weight in weights:
-            weight.normal_(0, 0.1)
+    base, model, weights = adapted(tiny_base)
     rows = [Encoded((1,), (7, 8)), *(row for text in QUESTIONS if (row := encode(base, asked(text), "a reply")))]
     for row in rows:
         data = {name: torch.tensor([ids]) for name, ids in row.row().items()}
@@ -187,14 +193,7 @@ def test_a_sliding_window_hides_what_lies_before_it() -> None:
 
 
 def test_a_lean_layer_computes_what_pefts_own_does(tiny_base: Path) -> None:
-    base = load_base(str(tiny_base), threads=1, max_length=128)
-    base.model.float()
-    model = get_peft_model(base.model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for weight in weights:
-            weight.normal_(0, 0.1)
+    _, model, weights = adapted(tiny_base)
     ids = torch.randint(5, 60, (2, 9))
 
     def gradients() -> list[torch.Tensor]:
