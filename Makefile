@@ -21,7 +21,8 @@ serve: install ## serve what trimtab.yaml says
 
 test: install ## unit, integration, and the real end-to-end loop
 	$(bin)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not acceptance and not soak"
-	$(bin)/python -m pytest -m "acceptance or soak"
+	$(bin)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "acceptance and not alone and not soak"
+	$(bin)/python -m pytest -m "alone or soak"
 
 soak: install ## overload, hostility and failures in full, with figures (minutes)
 	TRIMTAB_SOAK=1 $(bin)/python -m pytest -s -m soak

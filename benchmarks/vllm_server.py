@@ -12,11 +12,11 @@ from pathlib import Path
 
 import httpx
 
-from service.engine.command import cpu_dtype
+from service.engine.command import cpu_dtype, cpu_executor
 from service.engine.processor import has_fast_bfloat16
 
 DTYPE = cpu_dtype("auto", fast_bfloat16=has_fast_bfloat16())
-"""As Trimtab starts its own engine."""
+"""As Trimtab starts its own engine; so is its executor."""
 
 ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
@@ -48,11 +48,12 @@ def vllm_server(
     lora += [f"{name}={path}" for name, path in adapters.items()]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += [f"--model={model}", "--served-model-name=base", f"--port={port}"]
-    command += ["--host=127.0.0.1", *FLAGS, *flags, *(lora if adapters else [])]
+    how = cpu_executor(len(os.sched_getaffinity(0)))
+    command += ["--host=127.0.0.1", *FLAGS, *how.argv, *flags, *(lora if adapters else [])]
     with log.open("w") as output:
         process = subprocess.Popen(
             command,
-            env={**os.environ, **ENVIRONMENT, **(environment or {})},
+            env={**os.environ, **ENVIRONMENT, **how.env, **(environment or {})},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -33,6 +34,10 @@ from service.settings import Settings, load_settings
 FAILED, MISCONFIGURED, STOPPED = 1, 2, 3
 """Exit codes; 0 is success."""
 
+COLLECTS_AFTER = 50_000
+"""Allocations. Importing makes a million objects that stay; looking through them after every 700, as is Python's way,
+is a fifth of the time that importing takes."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job. A failure is one line on standard error; the traceback goes to the job's log."""
@@ -44,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to keep what --manifest made")
     parser.add_argument("--config", type=Path, metavar="FILE", help="default: trimtab.yaml where there is one")
     given = parser.parse_args(arguments)
+    gc.set_threshold(COLLECTS_AFTER)
     try:
         settings = load_settings(given.config)
         with beside(settings.retrain.processes, arguments or sys.argv[1:]) as place:

@@ -26,6 +26,7 @@ from service.core.records import Adapter, Scope
 from service.drivers.adapter_files import register_adapter
 from service.drivers.blobs import open_blobs
 from service.drivers.clock import SystemClock
+from service.drivers.golden_sets import check_golden_sets
 from service.drivers.notices import routing_notices
 from service.drivers.scorers import check_scorers
 from service.drivers.store import open_store
@@ -69,16 +70,6 @@ async def declare_aliases(store: Store, settings: Settings) -> None:
     now = SystemClock().now()
     for name, alias in settings.aliases.items():
         await store.add_alias(name, champion=alias.champion or BASE, now=now)
-
-
-def check_golden_sets(settings: Settings) -> None:
-    """Raise ConfigError when one is not there: retraining would find out only once it is needed."""
-    for name, alias in settings.aliases.items():
-        if alias.golden_set is not None and not alias.golden_set.is_file():
-            raise ConfigError(
-                f"There is no golden set at {alias.golden_set}; set aliases.{name}.golden_set to a JSONL file of "
-                '{"messages": …, "expected": …}.'
-            )
 
 
 def spans_from_environment() -> Spans | None:

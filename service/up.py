@@ -8,8 +8,14 @@ import sys
 from pathlib import Path
 
 import httpx
+import psutil
 
 from service.core.errors import ConfigError, TrimtabError
+from service.drivers.blobs import open_blobs
+from service.drivers.database import parse_url
+from service.drivers.golden_sets import check_golden_sets
+from service.drivers.scorers import check_scorers
+from service.engine.command import check_engine, pick_device
 from service.processes import ChildSpec, check_port_free, keep_running, note, stop_on_signals
 from service.settings import Settings
 
@@ -23,8 +29,7 @@ async def run_up(settings: Settings, config: Path | None, overrides: dict[str, s
         TrimtabError: a process cannot work with these settings; its own words are the message.
     """
     stop = stop_on_signals()
-    _check_ports(settings)
-    _check_embedder(settings)
+    _check(settings)
     roles = ["serve", "controller", "monitor"] if settings.drift.enabled else ["serve", "controller"]
     if not settings.engines:
         roles.insert(0, "engine")
@@ -45,6 +50,19 @@ def _spec(role: str, settings: Settings, config: Path | None, overrides: dict[st
         argv += ["--config", str(config)]
     timeout_s = settings.server.drain_s + 5.0 if role == "serve" else 20.0
     return ChildSpec(role, argv, settings.state_dir / "logs" / f"{role}.log", overrides, stop_timeout_s=timeout_s)
+
+
+def _check(settings: Settings) -> None:
+    """What any of the processes would refuse is told at once, before one starts."""
+    _check_ports(settings)
+    _check_embedder(settings)
+    check_scorers(settings)
+    if settings.retrain.launcher == "subprocess":
+        check_golden_sets(settings)
+    parse_url(settings.store_url)
+    open_blobs(settings.blobs_url, settings.state_dir / "cache")
+    if not settings.engines:
+        check_engine(settings, pick_device(settings.engine.device), psutil.virtual_memory().available)
 
 
 def _check_ports(settings: Settings) -> None:

@@ -68,14 +68,21 @@ def engine_command(settings: Settings, device: str, cores: int | None = None) ->
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     if device == "cpu":
         env["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(engine.kv_cache_gib)))
-        cores = cores or len(os.sched_getaffinity(0))
-        if cores <= _FEW_CORES:
-            flags += ["--distributed-executor-backend", _ONE_PROCESS]
-            env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, cores - 1)))
+        how = cpu_executor(cores or len(os.sched_getaffinity(0)))
+        flags += how.argv
+        env |= how.env
     if settings.engine_key:
         env["VLLM_API_KEY"] = settings.engine_key
     argv = (sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags, *engine.extra_args)
     return EngineCommand(argv, env)
+
+
+def cpu_executor(cores: int) -> EngineCommand:
+    """What there is to add to a CPU engine's command on so many cores (decision 0010)."""
+    if cores > _FEW_CORES:
+        return EngineCommand((), {})
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores - 1)))
+    return EngineCommand(("--distributed-executor-backend", _ONE_PROCESS), {"OMP_NUM_THREADS": threads})
 
 
 def served_name(model: str) -> str:

@@ -44,7 +44,9 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     adapters = {name: save_adapter(folder / name, model, seed=seed) for seed, name in enumerate(ADAPTERS, start=1)}
     servers = [
         vllm_server(model, adapters, folder / "plugin.log"),
-        vllm_server(model, adapters, folder / "stock.log", environment={"VLLM_PLUGINS": "trimtab_cpu_wait"}),
+        vllm_server(
+            model, adapters, folder / "stock.log", environment={"VLLM_PLUGINS": "trimtab_cpu_wait,trimtab_cpu_norm"}
+        ),
     ]
     with ExitStack() as stack, ThreadPoolExecutor() as pool:
         plugin, stock = pool.map(stack.enter_context, servers)

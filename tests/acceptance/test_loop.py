@@ -26,7 +26,7 @@ from demo.story import Outcome, Plot, Progress, Stage, tell
 from service.core.errors import TrimtabError
 from tests.dashboards.prometheus import running_prometheus, shown
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.acceptance, pytest.mark.alone, pytest.mark.asyncio(loop_scope="module")]
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("TRIMTAB_CACHE", ROOT / ".cache" / "trimtab"))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,26 +20,11 @@ from service.core.errors import ConfigError
 from service.core.records import JobStatus
 from service.drivers.store import SqlStore
 from service.settings import Recipe, Settings
+from tests.jobs.forked import FAILS, Forked
 from tests.jobs.queue import enqueue, traffic, wait_for
 from tests.jobs.test_preference_training import corrected
 
 PARTS = {"model", "state_dir", "store", "blobs", "retrain", "engine", "aliases"}
-
-EXACT = """
-import os
-import sys
-import retrain_jobs.base
-retrain_jobs.base._has_bfloat16 = lambda: False  # two sums in another order: float32 tells them apart by little
-if os.environ["FAILS"] == os.environ["RANK"]:
-    from retrain_jobs.recipes.objective import Likelihood
-
-    def loss(self, model, items):
-        raise MemoryError
-
-    Likelihood.loss = loss
-from retrain_jobs.__main__ import main
-sys.exit(main())
-"""
 
 
 def written(settings: Settings, tiny_base: Path, path: Path, **knobs: Any) -> Path:
@@ -53,37 +37,32 @@ def written(settings: Settings, tiny_base: Path, path: Path, **knobs: Any) -> Pa
 
 
 @contextmanager
-def launched(
-    configs: list[Path], job_id: str = "j1", fails: int | None = None
-) -> Iterator[list[subprocess.Popen[str]]]:
+def launched(configs: list[Path], job_id: str = "j1", fails: int | None = None) -> Iterator[list[Forked]]:
     """A process for each configuration, with the environment that a launcher gives them; `fails` has no memory."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = {
-        **os.environ, "WORLD_SIZE": str(len(configs)), "LOCAL_WORLD_SIZE": str(len(configs)),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "FAILS": str(fails),
+    shared = {
+        "WORLD_SIZE": str(len(configs)), "LOCAL_WORLD_SIZE": str(len(configs)), "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port), FAILS: str(fails),
     }  # fmt: skip
-    found = [
-        subprocess.Popen(
-            [sys.executable, "-c", EXACT, "--job", job_id, "--config", str(config)],
-            env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True,
-        )
-        for rank, config in enumerate(configs)
-    ]  # fmt: skip
-    try:
-        yield found
-    finally:
-        for process in found:
-            process.kill()
-            process.communicate()
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                Forked(
+                    ["--job", job_id, "--config", str(config)],
+                    {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                )
+            )
+            for rank, config in enumerate(configs)
+        ]
 
 
 def started(*command: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-m", *command], stderr=subprocess.PIPE, text=True)
 
 
-async def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+async def ended(process: subprocess.Popen[str] | Forked) -> tuple[int, str]:
     """The exit code and standard error of a process that must end by itself."""
     _, told = await asyncio.to_thread(process.communicate, timeout=90)
     return process.returncode, told
