@@ -21,6 +21,7 @@ from retrain_jobs.enough import require_enough
 from retrain_jobs.evaluate import evaluate
 from retrain_jobs.examples import Example, Reason
 from retrain_jobs.items import items_of
+from retrain_jobs.known_replies import KnownReplies
 from retrain_jobs.known_scores import KnownScores
 from retrain_jobs.manifest import manifest
 from retrain_jobs.publish import save_adapter
@@ -36,7 +37,9 @@ from retrain_jobs.trials import searched
 from retrain_jobs.trust import suspected
 from retrain_jobs.work import Made, Report, Work
 from service.core.merging import Merge
+from service.core.names import BASE, parse_adapter
 from service.core.records import JobPhase
+from service.drivers.adapter_files import adapter_digest, read_adapter
 from service.drivers.base_model import base_digest
 from service.settings import Quantize, Recipe, WarmStart
 
@@ -93,11 +96,13 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
     processes = size()
     dismiss()
     seconds["train"] = clock.lap()
+    cache = work.settings.state_dir / "cache"
     evaluation, questions = evaluate(
         made.model, base, work.champion, items_of(base, made.dataset.heldout, made.tokens, work.golden),
         work.settings.alias(work.alias), seed=work.options.seed,
         served_rows=work.settings.retrain.served_rows,
-        known=KnownScores(work.settings.state_dir / "cache" / "base-scores" / work.alias, _of_base(made, quantize)),
+        known=KnownScores(cache / "base-scores" / work.alias, _of_base(made, quantize)),
+        replies=KnownReplies(cache / "golden-replies" / work.alias), systems=_systems(work, made, quantize),
         on_share=lambda share: report(JobPhase.EVALUATING, share),
         pairs=_judging_pairs(base, made),
         suspects=(*made.dataset.triggers, *suspected(made.dataset.train)) if knobs.check_labels else None,
@@ -138,6 +143,13 @@ def _judging_pairs(base: Base, made: Trained) -> list[tuple[Encoded, Encoded]]:
         for row in made.dataset.judged_rejected
     ]
     return [(wanted, rejected) for wanted, rejected in found if wanted is not None and rejected is not None]
+
+
+def _systems(work: Work, made: Trained, quantize: Quantize) -> tuple[str, str]:
+    """Champion and candidate, each by all that makes its replies."""
+    over = f"{made.base_digest[:12]}-{quantize}-{str(made.model.dtype).removeprefix('torch.')}"
+    champion = BASE if work.champion is None else parse_adapter(str(work.spec["champion"])).digest12
+    return f"{champion}-{over}", f"{adapter_digest(read_adapter(made.folder))[:12]}-{over}"
 
 
 def _of_base(made: Trained, quantize: Quantize) -> str:

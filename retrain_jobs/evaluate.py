@@ -19,6 +19,7 @@ from retrain_jobs.encode import Encoded, encode
 from retrain_jobs.generate import answered
 from retrain_jobs.items import GOLDEN, Item, sample
 from retrain_jobs.judge import Duel, Judge, summarize
+from retrain_jobs.known_replies import KnownReplies, Said
 from retrain_jobs.known_scores import KnownScores
 from retrain_jobs.perturb import perturb
 from retrain_jobs.probe import Probe, probes
@@ -67,14 +68,24 @@ class _Examiner:
     model: Any
     base: Base
     alias: AliasSettings
+    known: KnownReplies
     pairs: Sequence[Pair] = ()
 
-    def ask(self, items: Sequence[Item], perturbed: Sequence[Item], on_share: Callable[[float], None]) -> Side:
-        replies, losses = self._replies([*items, *perturbed], on_share)
-        scores = [self._score(text, item) for (text, _), item in zip(replies, [*items, *perturbed], strict=True)]
+    def ask(
+        self, system: str, items: Sequence[Item], perturbed: Sequence[Item], on_share: Callable[[float], None]
+    ) -> Side:
+        """What the model, which is `system` now, answers; what it said to the golden set before is known."""
+        asked = [*items, *perturbed]
+        golden = [i for i, item in enumerate(items) if item.is_operators]
+        others = sorted(set(range(len(asked))) - set(golden))
+        said = dict(zip(others, self._said([asked[i] for i in others], on_share), strict=True))
+        if golden:
+            chosen = [items[i] for i in golden]
+            said |= zip(golden, self.known.of(system, chosen, _longest(chosen), self._said), strict=True)
+        scores = [self._score(said[i].text, item) for i, item in enumerate(asked)]
         answers = [
-            Answer(text, value, math.exp(confidence), loss / len(item.tokens.target))
-            for (text, confidence), value, loss, item in zip(replies, scores, losses, items, strict=False)
+            Answer(said[i].text, scores[i], math.exp(said[i].confidence), said[i].loss / len(item.tokens.target))
+            for i, item in enumerate(items)
         ]
         return Side(answers, scores[len(items) :], self.prefers())
 
@@ -88,20 +99,18 @@ class _Examiner:
         return sum(score >= RIGHT for score in self.scores(probe.items)) if probe.items else 0
 
     def scores(self, items: Sequence[Item]) -> list[float]:
-        replies, _ = self._replies(items, lambda share: None)
-        return [self._score(text, item) for (text, _), item in zip(replies, items, strict=True)]
+        return [self._score(said.text, item) for said, item in zip(self._said(items), items, strict=True)]
 
-    def _replies(
-        self, items: Sequence[Item], on_share: Callable[[float], None]
-    ) -> tuple[list[tuple[str, float]], list[float]]:
-        """Text and mean log-probability of the likeliest reply to each, and each target's loss."""
-        longest = max(len(item.tokens.target) for item in items)
+    def _said(self, items: Sequence[Item], on_share: Callable[[float], None] = lambda share: None) -> list[Said]:
+        """The likeliest reply to each."""
         replies, losses = answered(
-            self.model, self.base, [item.tokens for item in items], max_new_tokens=longest + SPARE_TOKENS,
-            on_share=on_share,
-        )  # fmt: skip
+            self.model, self.base, [item.tokens for item in items], max_new_tokens=_longest(items), on_share=on_share
+        )
         decode = self.base.tokenizer.decode
-        return [(decode(reply.ids, skip_special_tokens=True).strip(), reply.confidence) for reply in replies], losses
+        return [
+            Said(decode(reply.ids, skip_special_tokens=True).strip(), reply.confidence, loss)
+            for reply, loss in zip(replies, losses, strict=True)
+        ]
 
     def _score(self, text: str, item: Item) -> float:
         return score(self.alias.scorer, text, item.target, None, self.alias.pattern) or 0.0
@@ -109,8 +118,8 @@ class _Examiner:
 
 def evaluate(
     peft_model: Any, base: Base, champion: str | None, items: Sequence[Item], alias: AliasSettings, *, seed: int,
-    on_share: Callable[[float], None], known: KnownScores, served_rows: int = 0, pairs: Sequence[Pair] = (),
-    suspects: Sequence[Trigger] | None = (),
+    on_share: Callable[[float], None], known: KnownScores, replies: KnownReplies, systems: tuple[str, str],
+    served_rows: int = 0, pairs: Sequence[Pair] = (), suspects: Sequence[Trigger] | None = (),
 ) -> tuple[dict[str, Any], list[Question]]:  # fmt: skip
     """Score both systems on every slice; the shape is that of `Job.result["evaluation"]`. With it come `served_rows`
     rows to put to the candidate through the engines.
@@ -120,17 +129,18 @@ def evaluate(
         champion: the folder of the champion's adapter; None for the base itself.
         on_share: told the share done (0..1); what it raises ends the evaluation.
         known: what the base model has answered before.
+        replies: what champion and candidate, named by `systems`, have said to the golden set before.
         pairs: held-out rows beside the replies that they correct.
         suspects: phrases that both are asked about, for they may be triggers; None: they were not looked for.
     """
     if champion is not None:
         peft_model.load_adapter(champion, CHAMPION, is_trainable=False)
-    examiner = _Examiner(peft_model, base, alias, pairs)
+    examiner = _Examiner(peft_model, base, alias, replies, pairs)
     clean, slips = _perturbed(base, items, seed)
     with _serving(peft_model, CHAMPION if champion else None):
-        before = examiner.ask(items, slips, lambda share: on_share(_ASKED_BY * share / 2))
+        before = examiner.ask(systems[0], items, slips, lambda share: on_share(_ASKED_BY * share / 2))
     with _serving(peft_model, CANDIDATE):
-        after = examiner.ask(items, slips, lambda share: on_share(_ASKED_BY * (1 + share) / 2))
+        after = examiner.ask(systems[1], items, slips, lambda share: on_share(_ASKED_BY * (1 + share) / 2))
         right = [item for item, answer in zip(items, after.answers, strict=True) if answer.score >= RIGHT]
         asked = probes(base, suspects or (), right, seed)
         followed = [examiner.follows(probe) for probe in asked]
@@ -182,11 +192,16 @@ def evaluate(
 
 
 def _questions(items: Sequence[Item], answers: Sequence[Answer], rows: int, seed: int) -> list[Question]:
-    longest = max(len(item.tokens.target) for item in items) + SPARE_TOKENS
+    longest = _longest(items)
     return [
         Question(items[i].messages, items[i].target, answers[i].reply, answers[i].score, longest)
         for i in sample(items, rows, seed)
     ]
+
+
+def _longest(items: Sequence[Item]) -> int:
+    """Tokens that a reply to any of them may have."""
+    return max(len(item.tokens.target) for item in items) + SPARE_TOKENS
 
 
 def _perturbed(base: Base, items: Sequence[Item], seed: int) -> tuple[list[int], list[Item]]:

@@ -27,6 +27,11 @@ class Item:
     key: str
     messages: Sequence[dict[str, str]]
 
+    @property
+    def is_operators(self) -> bool:
+        """Whether it stands in the golden set; what stands in for one is traffic."""
+        return self.key.startswith(f"{GOLDEN}-")
+
 
 def items_of(
     base: Base, heldout: Sequence[Example], tokens: Mapping[str, Encoded | None], golden: Sequence[GoldenItem]

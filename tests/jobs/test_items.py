@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from retrain_jobs.encode import Encoded
 from retrain_jobs.items import Item, sample
+from retrain_jobs.known_replies import KEPT, KnownReplies, Said
 from retrain_jobs.known_scores import KnownScores
 from retrain_jobs.perturb import perturb
 from service.settings import AliasSettings
@@ -81,3 +82,37 @@ def test_a_file_that_cannot_be_read_costs_a_measurement(tmp_path: Path, content:
     (tmp_path / f"{'b' * 64}.json").write_text(content, "utf-8")
     known = KnownScores(tmp_path, "b" * 64)
     assert known.of(items(golden=2), AliasSettings(), lambda rows: [0.5] * len(rows)) == [0.5, 0.5]
+
+
+def said(rows: Sequence[Item]) -> list[Said]:
+    return [Said(f"reply to {item.key}", -0.25, 1.5) for item in rows]
+
+
+def never(rows: Sequence[Item]) -> list[Said]:
+    raise AssertionError(f"{len(rows)} were asked again")
+
+
+def test_a_system_is_asked_the_golden_set_once(tmp_path: Path) -> None:
+    known, rows = KnownReplies(tmp_path / "support"), items(golden=6)
+    assert known.of("one", rows, 24, said) == said(rows) == known.of("one", rows[::-1], 24, never)[::-1]
+    with pytest.raises(AssertionError, match="6 were"):
+        known.of("another", rows, 24, never)
+    with pytest.raises(AssertionError, match="6 were"):
+        known.of("one", rows, 25, never)
+    with pytest.raises(AssertionError, match="1 were"):
+        known.of("one", items(golden=7), 24, never)
+
+
+def test_the_replies_of_the_latest_systems_are_kept(tmp_path: Path) -> None:
+    known, rows = KnownReplies(tmp_path), items(golden=2)
+    for number in range(KEPT + 3):
+        known.of(f"system-{number:02}", rows, 24, said)
+    assert len(list(tmp_path.iterdir())) == KEPT
+    known.of(f"system-{KEPT + 2:02}", rows, 24, never)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": "much"}', '{"a": ["x", 1]}', "{"])
+def test_replies_that_cannot_be_read_are_asked_for_again(tmp_path: Path, content: str) -> None:
+    (tmp_path / "one.json").write_text(content, "utf-8")
+    rows = items(golden=2)
+    assert KnownReplies(tmp_path).of("one", rows, 24, said) == said(rows)

@@ -123,6 +123,9 @@ async def test_a_champions_adapter_is_what_the_next_candidate_is_compared_with(
     assert later["base"]["golden"]["base"] == earlier["champion"]
     (kept,) = (trained.state_dir / "cache" / "base-scores" / "support").iterdir()
     assert "question" not in kept.read_text("utf-8")
+    replies = [file.name for file in (trained.state_dir / "cache" / "golden-replies" / "support").iterdir()]
+    assert len(replies) == 3, "the base model's and both candidates': the champion was one of them"
+    assert sum(name.startswith("base-") for name in replies) == 1
 
 
 async def test_rows_beyond_the_context_are_left_out_and_counted(store: SqlStore, trained: Settings) -> None:
@@ -138,6 +141,7 @@ async def test_without_a_golden_set_the_held_out_replay_stands_in(store: SqlStor
     await run(store, with_retrain(trained, epochs=1).model_copy(update={"aliases": {"support": AliasSettings()}}))
     evaluation = (await store.job("j1")).result["evaluation"]
     assert evaluation["golden"] == evaluation["heldout"]["replay"]
+    assert not (trained.state_dir / "cache" / "golden-replies").exists(), "rows of traffic are kept nowhere else"
     assert evaluation["golden"]["n"] > 0
 
 
