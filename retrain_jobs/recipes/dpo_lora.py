@@ -36,7 +36,6 @@ class Pairs:
     beta: float
     sft_weight: float
     rate_ratio: float
-    learned: float = 0.0
     rows: Sequence[Encoded] = field(init=False)
     lengths: Sequence[int] = field(init=False)
     _reference: torch.Tensor = field(init=False)
@@ -56,4 +55,4 @@ class Pairs:
         if self.sft_weight:
             tokens = found.new_tensor([len(self.pairs[item][0].target) for item in items])
             lost = lost - self.sft_weight * found[:, 0] / tokens
-        return lost, batch.computed
+        return lost.sum(), batch.computed

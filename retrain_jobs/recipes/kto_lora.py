@@ -40,7 +40,6 @@ class Thumbs:
     beta: float
     rate_ratio: float
     seed: int = 0
-    learned: float = 0.0
     rows: Sequence[Encoded] = field(init=False)
     strange: Sequence[Encoded] = field(init=False)
     lengths: Sequence[int] = field(init=False)
@@ -74,7 +73,7 @@ class Thumbs:
         wanted = torch.tensor([place < len(self.wanted) for place in places], device=gained.device)
         sign = torch.where(wanted, 1.0, -1.0)
         lost = self.weights(wanted) * (1 - torch.sigmoid(self.beta * sign * (gained - moved)))
-        return lost, batch.computed + mixed.computed
+        return lost.sum(), batch.computed + mixed.computed
 
     def weights(self, wanted: torch.Tensor) -> torch.Tensor:
         """1 for the kind that is more frequent, as much more for the other as it is rarer."""

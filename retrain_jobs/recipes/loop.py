@@ -16,7 +16,6 @@ from retrain_jobs.recipes.forced import forced
 from retrain_jobs.recipes.objective import Objective
 from retrain_jobs.recipes.order import batches
 from retrain_jobs.recipes.pace import Pace
-from retrain_jobs.recipes.rests import Rests
 from retrain_jobs.recipes.together import crew
 from retrain_jobs.recipes.watch import Curve, Watch
 
@@ -48,22 +47,19 @@ def run(
     A step follows from the seed and its number, so a training that goes on from its checkpoint is the one that was
     never cut off. Of several processes this one leads.
     """
-    rests = Rests(goal.learned)
     with crew(model, optimizer, goal, seed=plan.seed, max_tokens=plan.max_tokens) as compute:
-        _begin(optimizer, pace, watch, rests, checkpoint)
+        _begin(optimizer, pace, watch, checkpoint)
         lengths = goal.lengths
         curve = watch.curve
-        for epoch, batch in () if watch.over else _upcoming(lengths, plan, curve.steps):
+        for batch in () if watch.over else _upcoming(lengths, plan, curve.steps):
             rate = plan.learning_rate * pace.share(curve.steps, plan.steps, time.monotonic() - pace.started)
-            rows = rests.awake(batch, epoch)
-            losses, computed = compute(curve.steps, rows, len(batch))
-            rests.computed(rows, losses.tolist(), epoch)
+            loss, computed = compute(curve.steps, batch)
             optimizer.step(rate)
-            watch.stepped(rests.mean(batch), sum(lengths[row] for row in rows), computed)
+            watch.stepped(loss.item(), sum(lengths[row] for row in batch), computed)
             if watch.over or curve.steps % plan.evaluate_every == 0:
                 watch.evaluated(*judge(model, heldout, plan.max_tokens), optimizer.master)
             if checkpoint is not None:
-                checkpoint.keep(lambda: _state(optimizer, pace, watch, rests), last=watch.over)
+                checkpoint.keep(lambda: _state(optimizer, pace, watch), last=watch.over)
             if watch.over:
                 break
     if watch.best is not None:
@@ -77,22 +73,22 @@ def judge(model: Any, rows: Sequence[Encoded], max_tokens: int) -> tuple[float, 
     return mean, sum(one.said for one in found) / len(rows)
 
 
-def _upcoming(lengths: Sequence[int], plan: Plan, done: int) -> Iterator[tuple[int, list[int]]]:
-    """The batches that are left after `done` steps, each with its epoch."""
+def _upcoming(lengths: Sequence[int], plan: Plan, done: int) -> Iterator[list[int]]:
+    """The batches that are left after `done` steps."""
     per_epoch = -(-len(lengths) // plan.batch_size)
     epoch = done // per_epoch
     skip = done % per_epoch
     while done < plan.steps:
         rows = plan.draw(epoch) if plan.draw is not None else None
         for batch in batches(lengths, plan.batch_size, seed=plan.seed, epoch=epoch, rows=rows)[skip:]:
-            yield epoch, batch
+            yield batch
             done += 1
             if done >= plan.steps:
                 return
         epoch, skip = epoch + 1, 0
 
 
-def _begin(optimizer: FlatAdamW, pace: Pace, watch: Watch, rests: Rests, checkpoint: Checkpoint | None) -> None:
+def _begin(optimizer: FlatAdamW, pace: Pace, watch: Watch, checkpoint: Checkpoint | None) -> None:
     state = checkpoint.read() if checkpoint is not None else None
     pace.started = time.monotonic()
     if state is None:
@@ -100,18 +96,16 @@ def _begin(optimizer: FlatAdamW, pace: Pace, watch: Watch, rests: Rests, checkpo
     optimizer.load(state["optimizer"])
     watch.curve = Curve(**state["curve"])
     watch.load(state["watch"])
-    rests.load(state["rests"])
     pace.started -= watch.curve.seconds
     log.info("training goes on at step %d", watch.curve.steps)
     pace.shares, pace.timed = dict(state["shares"]), state["timed"]
 
 
-def _state(optimizer: FlatAdamW, pace: Pace, watch: Watch, rests: Rests) -> dict[str, Any]:
+def _state(optimizer: FlatAdamW, pace: Pace, watch: Watch) -> dict[str, Any]:
     return {
         "optimizer": optimizer.state(),
         "curve": watch.curve.state(),
         "watch": watch.state(),
-        "rests": rests.state(),
         "shares": dict(pace.shares),
         "timed": pace.timed,
     }

@@ -12,10 +12,6 @@ from retrain_jobs.encode import Encoded
 from retrain_jobs.recipes.forced import forced
 from retrain_jobs.recipes.packed import pack, row_losses, target_logits
 
-LEARNED = 0.02
-"""Nats a token: the target is as good as certain. With five times as much rows rest little more often, and what replay
-should keep was lost sooner (docs/retraining.md)."""
-
 
 class Objective(Protocol):
     """A loss over items, each made of one row or more.
@@ -23,12 +19,10 @@ class Objective(Protocol):
     Attributes:
         lengths: tokens that are computed for each item.
         rows: all of the items' rows.
-        learned: the loss of an item below which it may rest for an epoch; 0: it never does.
         rate_ratio: its learning rate, where the settings name none, as a share of supervised fine-tuning's.
     """
 
     rate_ratio: float
-    learned: float
 
     @property
     def lengths(self) -> Sequence[int]: ...
@@ -40,7 +34,7 @@ class Objective(Protocol):
         """Look at the model as training begins with it, at most `max_tokens` at once."""
 
     def loss(self, model: Any, items: Sequence[int]) -> tuple[torch.Tensor, int]:
-        """Each item's loss, and how many tokens were computed for them."""
+        """The sum of the items' losses, and how many tokens were computed for it."""
 
 
 @dataclass(slots=True)
@@ -49,7 +43,6 @@ class Likelihood:
 
     rows: Sequence[Encoded]
     rate_ratio: float = 1.0
-    learned: float = LEARNED
     lengths: Sequence[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,7 +53,7 @@ class Likelihood:
 
     def loss(self, model: Any, items: Sequence[int]) -> tuple[torch.Tensor, int]:
         batch = pack([self.rows[item] for item in items], model.device)
-        return row_losses(target_logits(model, batch), batch), batch.computed
+        return row_losses(target_logits(model, batch), batch).sum(), batch.computed
 
 
 def reference(model: Any, rows: Sequence[Encoded], max_tokens: int) -> torch.Tensor:

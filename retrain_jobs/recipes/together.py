@@ -41,9 +41,8 @@ SILENCE = timedelta(minutes=30)
 
 CPU = torch.device("cpu")
 
-Compute = Callable[[int, Sequence[int], int], tuple[torch.Tensor, int]]
-"""Adds the gradient of a step's rows, each weighed as one of so many; returns their losses, and how many tokens were
-computed."""
+Compute = Callable[[int, Sequence[int]], tuple[torch.Tensor, int]]
+"""Adds the gradient of a step's batch; returns its mean loss, and how many tokens were computed."""
 
 
 class Command(StrEnum):
@@ -66,8 +65,7 @@ class Begin:
 @dataclass(frozen=True, slots=True)
 class Step:
     number: int
-    rows: Sequence[int]
-    of: int
+    batch: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +89,22 @@ class Share:
     size: int = 1
     error: Exception | None = field(default=None, init=False)
 
-    def compute(self, number: int, rows: Sequence[int], of: int) -> tuple[torch.Tensor, int]:
-        """Of the rows every `size`th, so that lengths are even; the losses of the others' are zeros.
+    def compute(self, number: int, batch: Sequence[int]) -> tuple[torch.Tensor, int]:
+        """Of the batch's rows every `size`th, so that lengths are even; together they make the whole batch's mean.
 
         The random numbers of a step follow from the seed and the step.
         """
         torch.manual_seed((self.seed * 1_000_003 + number) * self.size + self.rank)
-        losses = torch.zeros(len(rows), device=self.model.device)
+        loss = torch.zeros((), device=self.model.device)
         self.model.train()
-        computed, at = 0, self.rank
-        for part in within(rows[self.rank :: self.size], self.goal.lengths, self.max_tokens):
-            found, tokens = self.goal.loss(self.model, part)
-            (found.sum() / of).backward()  # type: ignore[no-untyped-call]
-            end = at + len(part) * self.size
-            losses[at : end : self.size] = found.detach().float()
-            computed, at = computed + tokens, end
-        return losses, computed
+        computed = 0
+        for part in within(batch[self.rank :: self.size], self.goal.lengths, self.max_tokens):
+            whole, tokens = self.goal.loss(self.model, part)
+            share = whole / len(batch)
+            share.backward()  # type: ignore[no-untyped-call]
+            loss += share.detach()
+            computed += tokens
+        return loss, computed
 
     def look(self) -> None:
         """Take the leader's weights and look at the model."""
@@ -116,30 +114,30 @@ class Share:
         except Exception as error:  # told with the first step
             self._failed(error)
 
-    def step(self, number: int, rows: Sequence[int], of: int) -> tuple[torch.Tensor, int, bool]:
-        """Take the leader's weights, compute, and add everybody's up at the leader's: losses, tokens, whether all did.
+    def step(self, number: int, batch: Sequence[int]) -> tuple[torch.Tensor, int, bool]:
+        """Take the leader's weights, compute, and add everybody's up at the leader's: loss, tokens, whether all did.
 
         Who fails takes part all the same, so that nobody waits.
         """
         self._take()
-        losses, computed = torch.zeros(len(rows), device=self.model.device), 0
+        loss, computed = torch.zeros((), device=self.model.device), 0
         try:
             if self.error is None:
-                losses, computed = self.compute(number, rows, of)
+                loss, computed = self.compute(number, batch)
         except Exception as error:
             self._failed(error)
         gradient = self.weights.gradient
         if self.error is not None:
             gradient.zero_()
-        told = losses.new_tensor([float(computed), float(self.error is not None)])
-        vector = torch.cat([gradient.float(), losses, told])
+        told = [loss.float(), *(loss.new_tensor(float(n)) for n in (computed, self.error is not None))]
+        vector = torch.cat([gradient.float(), torch.stack(told)])
         with _others():
             dist.reduce(vector, LEADER)
         if self.rank == LEADER:
-            gradient.copy_(vector[: len(gradient)])
+            gradient.copy_(vector[:-3])
         else:
             gradient.zero_()
-        return vector[len(gradient) : -2], int(vector[-2]), not vector[-1]
+        return vector[-3], int(vector[-2]), not vector[-1]
 
     def _take(self) -> None:
         master = self.weights.master.detach()
@@ -193,15 +191,15 @@ def crew(model: Any, weights: FlatWeights, goal: Objective, *, seed: int, max_to
     _say(Command.LOOK)
     own.look()
 
-    def compute(number: int, rows: Sequence[int], of: int) -> tuple[torch.Tensor, int]:
-        _say(Step(number, rows, of))
-        losses, computed, well = own.step(number, rows, of)
+    def compute(number: int, batch: Sequence[int]) -> tuple[torch.Tensor, int]:
+        _say(Step(number, batch))
+        loss, computed, well = own.step(number, batch)
         if own.error is not None:
             raise own.error
         if not well:
             _say(Command.TELL)
             _require_well(_gather(Answer()))
-        return losses, computed
+        return loss, computed
 
     try:
         yield compute
@@ -232,7 +230,7 @@ def follow(model: str, *, threads: int, max_length: int, quantize: Quantize = Qu
                 case Command.LOOK if own is not None:
                     own.look()
                 case Step() if own is not None:
-                    own.step(said.number, said.rows, said.of)
+                    own.step(said.number, said.batch)
                 case Command.TELL if own is not None:
                     _gather(Answer(digest, None if own.error is None else one_line(own.error)))
                 case Command.END if base is not None:

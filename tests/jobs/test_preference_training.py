@@ -76,8 +76,8 @@ def stir(model: Any) -> None:
 
 def ours(base: Base, model: Any, objective: Objective) -> float:
     with packing(base.model):
-        losses, _ = objective.loss(model, list(range(len(objective.lengths))))
-    return losses.sum().item() / len(objective.lengths)
+        total, _ = objective.loss(model, list(range(len(objective.lengths))))
+    return total.item() / len(objective.lengths)
 
 
 def trl_config(kind: Any, folder: Path, **values: Any) -> Any:
