@@ -34,7 +34,7 @@ def report(outcome: Outcome, url: str) -> RenderableType:
     verdict = "[green]recovered[/green]" if outcome.recovered else "[red]not recovered[/red]"
     figures.add_row("quality before the drift", f"{outcome.before:.1%}")
     figures.add_row("at the trough", f"{outcome.trough:.1%}")
-    figures.add_row("after recovery", f"{outcome.after:.1%}  {verdict}")
+    figures.add_row("after recovery", f"{outcome.after:.1%} (± {outcome.noise:.1%} beside before)  {verdict}")
     figures.add_row("cycles until one was promoted", str(outcome.cycles))
     failed = f"[red]{outcome.failed}[/red]" if outcome.failed else "[green]0[/green]"
     figures.add_row("requests sent / failed", f"{outcome.sent} / {failed}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -79,11 +80,13 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the story measured. Qualities are 0..1; stage times are in seconds and requests since the onset."""
+    """What the story measured. Qualities are 0..1, those before and after over `judged` requests each; stage times are
+    in seconds and requests since the onset."""
 
     before: float
     trough: float
     after: float
+    judged: int
     cycles: int
     seconds: dict[Stage, float]
     requests: dict[Stage, int]
@@ -95,8 +98,14 @@ class Outcome:
 
     @property
     def recovered(self) -> bool:
-        """Within 5 points of the quality before the drift, and no client request failed."""
-        return self.after >= self.before - 0.05 and self.failed == 0
+        """Not shown to be more than 5 points below the quality before the drift, and no client request failed."""
+        return self.after + self.noise >= self.before - 0.05 and self.failed == 0
+
+    @property
+    def noise(self) -> float:
+        """The half of a 95% interval of the difference between the qualities before and after, which are shares."""
+        variance = sum(share * (1 - share) / self.judged for share in (self.before, self.after))
+        return 1.96 * math.sqrt(variance)
 
 
 async def tell(plot: Plot, player: Player, url: str, progress: Progress) -> Outcome:
@@ -185,6 +194,7 @@ def _outcome(plot: Plot, answered: list[Answered], progress: Progress, onset: fl
     )
     before = quality(calm[-plot.judged :])
     return Outcome(
+        judged=plot.judged,
         before=before,
         trough=min(quality(w) for w in _windows(drifted, plot.judged // 2)),
         after=quality(after[-plot.judged :]),
