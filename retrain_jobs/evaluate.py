@@ -78,10 +78,16 @@ class _Examiner:
         asked = [*items, *perturbed]
         golden = [i for i, item in enumerate(items) if item.is_operators]
         others = sorted(set(range(len(asked))) - set(golden))
-        said = dict(zip(others, self._said([asked[i] for i in others], on_share), strict=True))
+        first = len(others) / len(asked)
+        found = self._said([asked[i] for i in others], lambda share: on_share(first * share))
+        said = dict(zip(others, found, strict=True))
         if golden:
             chosen = [items[i] for i in golden]
-            said |= zip(golden, self.known.of(system, chosen, _longest(chosen), self._said), strict=True)
+
+            def measure(missing: Sequence[Item]) -> list[Said]:
+                return self._said(missing, lambda share: on_share(first + (1 - first) * share))
+
+            said |= zip(golden, self.known.of(system, chosen, _longest(chosen), measure), strict=True)
         scores = [self._score(said[i].text, item) for i, item in enumerate(asked)]
         answers = [
             Answer(said[i].text, scores[i], math.exp(said[i].confidence), said[i].loss / len(item.tokens.target))
@@ -103,6 +109,8 @@ class _Examiner:
 
     def _said(self, items: Sequence[Item], on_share: Callable[[float], None] = lambda share: None) -> list[Said]:
         """The likeliest reply to each."""
+        if not items:
+            return []
         replies, losses = answered(
             self.model, self.base, [item.tokens for item in items], max_new_tokens=_longest(items), on_share=on_share
         )

@@ -6,6 +6,7 @@ The golden set is the operator's own; rows of traffic are never among them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -44,8 +45,9 @@ class KnownReplies:
         if missing:
             known |= zip(missing, measure(list(missing.values())), strict=True)
             write(path, {key: astuple(known[key]) for key in keys})
-            for old in sorted(self.folder.glob("*.json"), key=_age)[:-KEPT]:
-                old.unlink(missing_ok=True)
+            with suppress(OSError):  # one too many harms nobody
+                for old in sorted(self.folder.glob("*.json"), key=_age)[:-KEPT]:
+                    old.unlink()
         return [known[key] for key in keys]
 
 
