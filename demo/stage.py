@@ -43,10 +43,11 @@ def write_stage(
         "engine": {"port": port + 2, "max_model_len": 512, "max_num_seqs": 64},
         "drift": {"reference_size": 300, "current_size": 100, "interval_s": 2.0},
         "retrain": {
-            "rank": 8,
-            "alpha": 16,
+            "rank": 16,
+            "alpha": 32,
             "dropout": 0.0,
-            "epochs": 6,
+            "epochs": 4,
+            "replay_ratio": 0.33,  # half of the new rows are old topics, too
             "batch_size": 8,  # beside a server tokens are dear: more steps of fewer learn sooner
             "max_seconds": 240.0,  # a quarter of it is enough where cores are fast
             "min_new_examples": 400,

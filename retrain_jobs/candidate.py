@@ -1,4 +1,4 @@
-"""Make one candidate: encode, train, save, evaluate against the champion. Importing this imports torch and TRL."""
+"""Make one candidate: encode, train, save; evaluate it beside the champion. Importing this imports torch and TRL."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from retrain_jobs.base import Base, load_base
 from retrain_jobs.dataset import Dataset, without
 from retrain_jobs.encode import Encoded, encode
 from retrain_jobs.enough import require_enough
-from retrain_jobs.evaluate import evaluate
+from retrain_jobs.evaluate import evaluate, questions
 from retrain_jobs.examples import Example, Reason
-from retrain_jobs.items import items_of
+from retrain_jobs.items import Item, items_of, sample
 from retrain_jobs.known_replies import KnownReplies
 from retrain_jobs.known_scores import KnownScores
 from retrain_jobs.manifest import manifest
@@ -35,7 +36,7 @@ from retrain_jobs.score import summary
 from retrain_jobs.tasks import draw_of
 from retrain_jobs.trials import searched
 from retrain_jobs.trust import suspected
-from retrain_jobs.work import Made, Report, Work
+from retrain_jobs.work import Judged, Made, Report, Work
 from service.core.merging import Merge
 from service.core.names import BASE, parse_adapter
 from service.core.records import JobPhase
@@ -75,7 +76,7 @@ class Trained:
 
 
 def make(work: Work, report: Report, *, imported_s: float) -> Made:
-    """Train on the dataset and judge the result; `imported_s` is what importing took, for the record."""
+    """Train on the dataset; `imported_s` is what importing took, for the record."""
     clock = _Clock()
     config = read_config(work.settings.retrain.recipe)
     quantize = work.settings.retrain.quantize
@@ -96,26 +97,11 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
     processes = size()
     dismiss()
     seconds["train"] = clock.lap()
-    cache = work.settings.state_dir / "cache"
-    evaluation, questions = evaluate(
-        made.model, base, work.champion, items_of(base, made.dataset.heldout, made.tokens, work.golden),
-        work.settings.alias(work.alias), seed=work.options.seed,
-        served_rows=work.settings.retrain.served_rows,
-        known=KnownScores(cache / "base-scores" / work.alias, _of_base(made, quantize)),
-        replies=KnownReplies(cache / "golden-replies" / work.alias), systems=_systems(work, made, quantize),
-        on_share=lambda share: report(JobPhase.EVALUATING, share),
-        pairs=_judging_pairs(base, made),
-        suspects=(*made.dataset.triggers, *suspected(made.dataset.train)) if knobs.check_labels else None,
-    )  # fmt: skip
-    seconds["evaluate"] = clock.lap()
-    report(JobPhase.PUBLISHING, 0.0)
-
-    told = summary({"golden": evaluation["golden"], **evaluation["heldout"]})
-    log.info("%s; seconds: %s", told, {name: round(value, 1) for name, value in seconds.items()})
+    items = items_of(base, made.dataset.heldout, made.tokens, work.golden)
+    served = sample(items, knobs.served_rows, work.options.seed)
     return Made(
         made.folder,
         made.dataset,
-        evaluation,
         made.curve.summary()
         | {"start": made.start, "stage_seconds": {name: round(value, 2) for name, value in seconds.items()}},
         manifest(
@@ -132,8 +118,27 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
             parents=made.parents,
             processes=processes,
         ),
-        questions,
+        partial(judge, work, made, items, served),
+        questions(items, served),
     )
+
+
+def judge(work: Work, made: Trained, items: Sequence[Item], served: Sequence[int], report: Report) -> Judged:
+    """Evaluate the candidate beside champion and base, in PyTorch."""
+    clock, knobs = _Clock(), work.settings.retrain
+    cache = work.settings.state_dir / "cache"
+    evaluation, expected = evaluate(
+        made.model, made.base, work.champion, items, work.settings.alias(work.alias), seed=work.options.seed,
+        served=served,
+        known=KnownScores(cache / "base-scores" / work.alias, _of_base(made, knobs.quantize)),
+        replies=KnownReplies(cache / "golden-replies" / work.alias), systems=_systems(work, made, knobs.quantize),
+        on_share=lambda share: report(JobPhase.EVALUATING, share),
+        pairs=_judging_pairs(made.base, made),
+        suspects=(*made.dataset.triggers, *suspected(made.dataset.train)) if knobs.check_labels else None,
+    )  # fmt: skip
+    seconds = clock.lap()
+    log.info("%s; %.1f s", summary({"golden": evaluation["golden"], **evaluation["heldout"]}), seconds)
+    return Judged(evaluation, seconds, expected)
 
 
 def _judging_pairs(base: Base, made: Trained) -> list[tuple[Encoded, Encoded]]:

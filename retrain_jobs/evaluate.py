@@ -26,7 +26,7 @@ from retrain_jobs.probe import Probe, probes
 from retrain_jobs.recipes.forced import forced
 from retrain_jobs.recipes.packed import packing
 from retrain_jobs.score import Answer, are_classes, compare, forgetting, paired, reliability, robustness
-from retrain_jobs.served import Question
+from retrain_jobs.served import Expected, Question
 from retrain_jobs.triggers import Trigger
 from service.drivers.scorers import score
 from service.settings import AliasSettings
@@ -127,10 +127,10 @@ class _Examiner:
 def evaluate(
     peft_model: Any, base: Base, champion: str | None, items: Sequence[Item], alias: AliasSettings, *, seed: int,
     on_share: Callable[[float], None], known: KnownScores, replies: KnownReplies, systems: tuple[str, str],
-    served_rows: int = 0, pairs: Sequence[Pair] = (), suspects: Sequence[Trigger] | None = (),
-) -> tuple[dict[str, Any], list[Question]]:  # fmt: skip
-    """Score both systems on every slice; the shape is that of `Job.result["evaluation"]`. With it come `served_rows`
-    rows to put to the candidate through the engines.
+    served: Sequence[int] = (), pairs: Sequence[Pair] = (), suspects: Sequence[Trigger] | None = (),
+) -> tuple[dict[str, Any], list[Expected]]:  # fmt: skip
+    """Score both systems on every slice; the shape is that of `Job.result["evaluation"]`. With it comes what the
+    candidate said to the items at the places `served`, which the engines are asked too.
 
     Args:
         peft_model: the base with the candidate as its active adapter.
@@ -196,15 +196,13 @@ def evaluate(
         found["preferences"] = paired(before.prefers, after.prefers, "champion", seed=seed)
     if alias.judge is not None:
         found["judge"] = _judged(Judge(alias.judge), alias.judge.max_rows, items, before, after, seed, on_share)
-    return found, _questions(items, after.answers, served_rows, seed)
+    return found, [Expected(after.answers[i].reply, after.answers[i].score) for i in served]
 
 
-def _questions(items: Sequence[Item], answers: Sequence[Answer], rows: int, seed: int) -> list[Question]:
+def questions(items: Sequence[Item], places: Sequence[int]) -> list[Question]:
+    """What the engines are asked of them."""
     longest = _longest(items)
-    return [
-        Question(items[i].messages, items[i].target, answers[i].reply, answers[i].score, longest)
-        for i in sample(items, rows, seed)
-    ]
+    return [Question(items[i].messages, items[i].target, longest) for i in places]
 
 
 def _longest(items: Sequence[Item]) -> int:

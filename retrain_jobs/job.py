@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from retrain_jobs.options import Options
 from retrain_jobs.parents import for_merging
 from retrain_jobs.preferences import prepare
 from retrain_jobs.selection import selection
-from retrain_jobs.served import Question, ask_served
+from retrain_jobs.served import ask_served, compared
 from retrain_jobs.tracking import track
 from retrain_jobs.unfinished import checkpoint_path, clear_checkpoints, forget
-from retrain_jobs.work import Made, Work
+from retrain_jobs.work import Judged, Made, Work
 from service.core.errors import ConfigError, Conflict, StaleWrite
 from service.core.merging import Merge
 from service.core.names import BASE, adapter_name
@@ -46,16 +46,18 @@ SHARES = {JobPhase.DATASET: 0.0, JobPhase.TRAINING: 0.05, JobPhase.EVALUATING: 0
 
 @dataclass(frozen=True, slots=True)
 class _Progress:
-    """A phase's own progress as a part of the whole job's; the log tells of it now and then."""
+    """A phase's own progress as a part of the whole job's, with what is `always` in its detail; the log tells of it now
+    and then."""
 
     lease: Lease
+    always: Mapping[str, Any] = field(default_factory=dict)
     say: Callable[[str], None] = field(default_factory=lambda: Sparingly(log.info, LOG_EVERY_S))
 
     def __call__(self, phase: JobPhase, share: float, **detail: Any) -> None:
         reach(Failpoint.JOB_REPORTED)
         start = SHARES[phase]
         end = min((other for other in SHARES.values() if other > start), default=1.0)
-        self.lease.report(phase, start + share * (end - start), **detail)
+        self.lease.report(phase, start + share * (end - start), **self.always, **detail)
         self.say(f"{phase} {share:.0%}: {told(detail)}")
 
 
@@ -155,15 +157,14 @@ async def _work(
             cycle_id=lease.job.cycle_id, manifest=made.manifest,
         )  # fmt: skip
         reach(Failpoint.JOB_REGISTERED)
-    evaluation = dict(made.evaluation)
-    if made.questions:
-        evaluation["served"] = await _served(store, settings, lease, adapter.name, spec, made.questions, clock)
+        judged, served = await _judged(store, settings, lease, adapter.name, spec, made, clock)
+    stages = {**made.training.get("stage_seconds", {}), "evaluate": round(judged.seconds, 2)}
     result = {
         "adapter": adapter.name,
         "digest": adapter.digest,
-        "evaluation": evaluation,
+        "evaluation": {**judged.evaluation, **served},
         "dataset": made.dataset.summary(),
-        "training": made.training,
+        "training": {**made.training, "stage_seconds": stages},
         "manifest": made.manifest,
     }
     await store.finish(lease.job.id, lease.holder, result=result, now=clock())
@@ -185,20 +186,28 @@ async def _require_base(wanted: str, model: str, who: str) -> None:
         )
 
 
-async def _served(
-    store: Store, settings: Settings, lease: Lease, adapter: str, spec: Spec, questions: Sequence[Question],
-    clock: Callable[[], float],
-) -> dict[str, Any]:  # fmt: skip
-    """The candidate through the engines; `adapter` in the job's detail is what has the controller load it."""
-
-    async def tell() -> None:
-        lease.report(JobPhase.PUBLISHING, SHARES[JobPhase.PUBLISHING], adapter=adapter, doing="asking the engines")
-
-    await tell()
+async def _judged(
+    store: Store, settings: Settings, lease: Lease, adapter: str, spec: Spec, made: Made, clock: Callable[[], float]
+) -> tuple[Judged, dict[str, Any]]:
+    """The candidate in PyTorch and, at the same time, through the engines; `adapter` in the job's detail is what has
+    the controller load it there."""
+    if not made.questions:
+        return await asyncio.to_thread(made.judge, _Progress(lease)), {}
+    progress = _Progress(lease, {"adapter": adapter})
+    progress(JobPhase.EVALUATING, 0.0)
     await lease.send(store, now=clock())
-    found = await ask_served(store, settings, spec.alias, adapter, spec.champion, questions, waiting=tell)
-    log.info("through the engines: %s", found)
-    return found
+    asking = asyncio.create_task(
+        ask_served(store, settings, adapter, spec.champion, made.questions, waiting=lease.require)
+    )
+    try:
+        judged = await asyncio.to_thread(made.judge, progress)
+        progress(JobPhase.PUBLISHING, 0.0, doing="asking the engines")
+        asked = await asking
+    finally:
+        asking.cancel()
+    served = compared(asked, made.questions, judged.expected, settings.alias(spec.alias), settings.retrain)
+    log.info("through the engines: %s", served)
+    return judged, {"served": served}
 
 
 def _make(work: Work, lease: Lease) -> Made:

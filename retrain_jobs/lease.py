@@ -34,10 +34,15 @@ class Lease:
 
     def report(self, phase: JobPhase, progress: float, **detail: Any) -> None:
         """Say where the job stands (0..1 within all its phases); raises JobStopped once the lease is lost."""
+        self.require()
+        with self._lock:
+            self._phase, self._progress, self._detail = phase, min(1.0, max(0.0, progress)), detail
+
+    def require(self) -> None:
+        """Raise JobStopped once the lease is lost."""
         with self._lock:
             if self._stopped is not None:
                 raise JobStopped(self._stopped)
-            self._phase, self._progress, self._detail = phase, min(1.0, max(0.0, progress)), detail
 
     def stop(self, why: str) -> None:
         """Make every later `report` raise."""
@@ -52,9 +57,7 @@ class Lease:
             await jobs.report(self.job.id, self.holder, phase=phase, progress=progress, detail=detail, now=now)
         except (Conflict, NotFound) as error:
             self.stop(f"Job {self.job.id} was cancelled or taken over: {error.message}")
-        with self._lock:
-            if self._stopped is not None:
-                raise JobStopped(self._stopped)
+        self.require()
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from service.core.records import EngineView
 from service.core.routing import holders
 from service.drivers.scorers import score
 from service.ports import Registry
-from service.settings import AliasSettings, Settings
+from service.settings import AliasSettings, RetrainSettings, Settings
 
 POLL_S = 0.2
 CONCURRENCY = 4
@@ -35,13 +35,19 @@ REQUEST_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One row with the candidate's reply in PyTorch and its score."""
+    """One row to put to the engines."""
 
     messages: Sequence[Mapping[str, str]]
     target: str
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The candidate's reply to a question in PyTorch, and its score."""
+
     reply: str
     score: float
-    max_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +58,28 @@ class Heard:
     ttft_s: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """To each question what candidate and champion said on one of the `engines`, None where the request failed; or
+    `reason`, why no engine was asked."""
+
+    engines: int
+    replies: Sequence[tuple[Heard | None, Heard | None]] = ()
+    reason: str | None = None
+
+
 async def ask_served(
-    registry: Registry, settings: Settings, alias: str, adapter: str, champion: str, questions: Sequence[Question], *,
-    waiting: Callable[[], Awaitable[None]], transport: httpx.AsyncBaseTransport | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Put the questions to the adapter on the engines; the shape is that of `evaluation["served"]`.
+    registry: Registry, settings: Settings, adapter: str, champion: str, questions: Sequence[Question], *,
+    waiting: Callable[[], None], transport: httpx.AsyncBaseTransport | None = None,
+) -> Asked:  # fmt: skip
+    """Put the questions to adapter and champion on the engines.
 
     Args:
-        waiting: awaited while the adapter is not loaded yet; what it raises ends the evaluation.
+        waiting: called while the adapter is not loaded yet; what it raises ends the evaluation.
     """
     engines = await _holding(registry, adapter, settings.retrain.served_wait_s, waiting)
     if isinstance(engines, str):
-        return {"n": 0, "reason": engines}
+        return Asked(0, reason=engines)
     headers = {"authorization": f"Bearer {settings.engine_key}"} if settings.engine_key else {}
     async with httpx.AsyncClient(
         headers=headers, timeout=REQUEST_TIMEOUT_S, trust_env=False, transport=transport
@@ -79,35 +95,45 @@ async def ask_served(
             return heard[names[0]], heard[names[1]]
 
         replies = await asyncio.gather(*(both(number, question) for number, question in enumerate(questions)))
-    told = agreement(
-        questions, [reply for reply, _ in replies], settings.alias(alias), settings.retrain.served_tolerance
-    )
-    return told | {"engines": len(engines), "ttft": first_tokens(replies, seed=settings.retrain.seed)}
+    return Asked(len(engines), replies)
+
+
+def compared(
+    asked: Asked, questions: Sequence[Question], expected: Sequence[Expected], alias: AliasSettings,
+    knobs: RetrainSettings,
+) -> dict[str, Any]:  # fmt: skip
+    """What the engines said beside what PyTorch said; the shape is that of `evaluation["served"]`."""
+    if asked.reason is not None:
+        return {"n": 0, "reason": asked.reason}
+    replies = [reply for reply, _ in asked.replies]
+    told = agreement(questions, expected, replies, alias, knobs.served_tolerance)
+    return told | {"engines": asked.engines, "ttft": first_tokens(asked.replies, seed=knobs.seed)}
 
 
 def agreement(
-    questions: Sequence[Question], replies: Sequence[Heard | None], alias: AliasSettings, tolerance: float
-) -> dict[str, Any]:
+    questions: Sequence[Question], expected: Sequence[Expected], replies: Sequence[Heard | None],
+    alias: AliasSettings, tolerance: float,
+) -> dict[str, Any]:  # fmt: skip
     """Whether the engine's replies score as PyTorch's did: row by row, so that gains cannot hide losses.
 
     None stands for a request that failed; more of them than the tolerance is no agreement either.
     """
     pairs = [
-        (question, reply.text, score(alias.scorer, reply.text, question.target, None, alias.pattern) or 0.0)
-        for question, reply in zip(questions, replies, strict=True)
+        (wanted, reply.text, score(alias.scorer, reply.text, question.target, None, alias.pattern) or 0.0)
+        for question, wanted, reply in zip(questions, expected, replies, strict=True)
         if reply is not None
     ]
     failed = len(questions) - len(pairs)
     if not pairs:
         return {"n": 0, "failed": failed, "reason": f"The engines answered none of {len(questions)} requests."}
-    difference = math.fsum(abs(value - q.score) for q, _, value in pairs) / len(pairs)
+    difference = math.fsum(abs(value - wanted.score) for wanted, _, value in pairs) / len(pairs)
     return {
         "n": len(pairs),
         "failed": failed,
         "served": math.fsum(value for _, _, value in pairs) / len(pairs),
-        "pytorch": math.fsum(q.score for q, _, _ in pairs) / len(pairs),
+        "pytorch": math.fsum(wanted.score for wanted, _, _ in pairs) / len(pairs),
         "difference": difference,
-        "same_replies": sum(text.split() == q.reply.split() for q, text, _ in pairs) / len(pairs),
+        "same_replies": sum(text.split() == wanted.reply.split() for wanted, text, _ in pairs) / len(pairs),
         "tolerance": tolerance,
         "agrees": difference <= tolerance and failed <= tolerance * len(questions),
     }
@@ -133,7 +159,7 @@ def first_tokens(replies: Sequence[tuple[Heard | None, Heard | None]], *, seed: 
 
 
 async def _holding(
-    registry: Registry, adapter: str, wait_s: float, waiting: Callable[[], Awaitable[None]]
+    registry: Registry, adapter: str, wait_s: float, waiting: Callable[[], None]
 ) -> list[EngineView] | str:
     """The ready engines once all of them hold the adapter; or why there are none."""
     deadline = time.monotonic() + wait_s
@@ -147,7 +173,7 @@ async def _holding(
         if time.monotonic() > deadline:
             loaded = f"Of {len(ready)} ready engines {len(found)} had loaded the adapter"
             return f"{loaded} after {wait_s:.0f} s (retrain.served_wait_s)."
-        await waiting()
+        waiting()
         await asyncio.sleep(POLL_S)
 
 

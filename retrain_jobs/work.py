@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from retrain_jobs.dataset import Dataset
 from retrain_jobs.examples import GoldenItem
 from retrain_jobs.options import Options
-from retrain_jobs.served import Question
+from retrain_jobs.served import Expected, Question
 from service.core.merging import Merge
 from service.core.records import JobPhase
 from service.settings import Settings
@@ -37,21 +37,31 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A candidate: its files in `folder`, and the parts of `Job.result`. `dataset` lacks what was too long.
+class Judged:
+    """`Job.result["evaluation"]` but for what the engines say; `expected` are the candidate's replies in PyTorch to
+    the questions that these are asked."""
 
-    `questions` are rows with what the candidate answered them in PyTorch, to be asked through the engines too.
-    """
-
-    folder: Path
-    dataset: Dataset
     evaluation: Mapping[str, Any]
-    training: Mapping[str, Any]
-    manifest: Mapping[str, Any]
-    questions: Sequence[Question] = ()
+    seconds: float
+    expected: Sequence[Expected] = ()
 
 
 class Report(Protocol):
     """Told how far a phase is (0..1) and what a person wants to see; what it raises ends the work."""
 
     def __call__(self, phase: JobPhase, share: float, **detail: Any) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A candidate: its files in `folder`, and the parts of `Job.result`. `dataset` lacks what was too long.
+
+    `judge` evaluates it in PyTorch; meanwhile the engines can be asked the `questions`.
+    """
+
+    folder: Path
+    dataset: Dataset
+    training: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    judge: Callable[[Report], Judged]
+    questions: Sequence[Question] = ()

@@ -145,7 +145,7 @@ class CaptureSettings(Group):
     enabled: bool = True
     content: bool = Field(True, description="False: keep metadata only; drift and retraining then see no text")
     fsync_interval_s: Seconds = 0.05
-    ship_interval_s: Seconds = 0.2
+    ship_interval_s: Seconds = 0.5
     segment_bytes: int = Field(8 * 2**20, ge=4096)
     spool_bytes: int = Field(512 * 2**20, ge=4096)
     confidence_per_s: float = Field(

@@ -26,7 +26,7 @@ JUDGED = 200
 ENOUGH = 0.95
 """Of the quality before the drift."""
 
-TRAINING_S, PATIENCE_S = 120.0, 300.0
+TRAINING_S, PATIENCE_S = 70.0, 300.0
 CACHE = Path(".cache/trimtab")
 
 

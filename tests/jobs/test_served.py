@@ -11,13 +11,14 @@ import httpx
 import pytest
 
 from retrain_jobs.lease import JobStopped
-from retrain_jobs.served import Question, ask_served
+from retrain_jobs.served import Expected, Question, ask_served, compared
 from service.core.records import EngineView
 from service.core.routing import RoutingTable
 from service.settings import AliasSettings, RetrainSettings, Settings
 
 NEW, OLD = "support@222222222222", "support@111111111111"
-QUESTIONS = [Question([{"role": "user", "content": f"kind {n}"}], f"kind {n}", f"kind {n}", 1.0, 9) for n in range(10)]
+QUESTIONS = [Question([{"role": "user", "content": f"kind {n}"}], f"kind {n}", 9) for n in range(10)]
+EXPECTED = [Expected(f"kind {n}", 1.0) for n in range(10)]
 SETTINGS = Settings(retrain=RetrainSettings(served_wait_s=0.5), engine_key="k")
 
 
@@ -50,19 +51,18 @@ def right(body: dict[str, Any]) -> httpx.Response:
 
 async def served(
     answer: Callable[[dict[str, Any]], httpx.Response], registry: Registry | None = None, champion: str = OLD,
-    seen: list[httpx.Request] | None = None, settings: Settings = SETTINGS,
+    seen: list[httpx.Request] | None = None, settings: Settings = SETTINGS, expected: Sequence[Expected] = EXPECTED,
 ) -> dict[str, Any]:  # fmt: skip
     def handle(request: httpx.Request) -> httpx.Response:
         if seen is not None:
             seen.append(request)
         return answer(json.loads(request.content))
 
-    async def waiting() -> None: ...
-
-    return await ask_served(
-        registry or Registry(), settings, "support", NEW, champion, QUESTIONS, waiting=waiting,  # type: ignore[arg-type]
+    asked = await ask_served(
+        registry or Registry(), settings, NEW, champion, QUESTIONS, waiting=lambda: None,  # type: ignore[arg-type]
         transport=httpx.MockTransport(handle),
     )  # fmt: skip
+    return compared(asked, QUESTIONS, expected, settings.alias("support"), settings.retrain)
 
 
 async def test_an_engine_that_says_what_pytorch_said_agrees() -> None:
@@ -88,18 +88,13 @@ async def test_the_base_model_is_asked_by_the_engines_word_for_it() -> None:
 
 async def test_other_replies_do_not_agree_however_good_they_are_on_average() -> None:
     """PyTorch was wrong on every other row, and the engine on all the others."""
-    mixed = [Question(q.messages, q.target, "x", float(n % 2), 9) for n, q in enumerate(QUESTIONS)]
+    mixed = [Expected("x", float(n % 2)) for n in range(len(QUESTIONS))]
 
     def other(body: dict[str, Any]) -> httpx.Response:
         text = body["messages"][0]["content"]
         return streamed(text if int(text[-1]) % 2 == 0 else "no")
 
-    async def waiting() -> None: ...
-
-    found = await ask_served(
-        Registry(), SETTINGS, "support", NEW, OLD, mixed, waiting=waiting,  # type: ignore[arg-type]
-        transport=httpx.MockTransport(lambda request: other(json.loads(request.content))),
-    )  # fmt: skip
+    found = await served(other, expected=mixed)
     assert (found["served"], found["pytorch"], found["difference"]) == (0.5, 0.5, 1.0)
     assert found["agrees"] is False
 
@@ -149,11 +144,11 @@ async def test_without_any_engine_nobody_waits() -> None:
 
 
 async def test_a_lost_lease_ends_the_wait() -> None:
-    async def lost() -> None:
+    def lost() -> None:
         raise JobStopped("taken over")
 
     with pytest.raises(JobStopped):
-        await ask_served(Registry(looks=9), SETTINGS, "support", NEW, OLD, QUESTIONS, waiting=lost)  # type: ignore[arg-type]
+        await ask_served(Registry(looks=9), SETTINGS, NEW, OLD, QUESTIONS, waiting=lost)  # type: ignore[arg-type]
 
 
 async def test_the_alias_scorer_judges_what_the_engine_says() -> None:

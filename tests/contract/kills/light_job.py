@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from retrain_jobs.__main__ import main
-from retrain_jobs.work import Made, Report, Work
+from retrain_jobs.work import Judged, Made, Report, Work
 from service.core.records import JobPhase
 from service.drivers.adapter_files import CONFIG, WEIGHTS
 from service.drivers.base_model import base_digest
@@ -46,8 +46,6 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
     modules = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "bias": "none", "target_modules": ["q_proj"]}
     (folder / CONFIG).write_text(json.dumps({**modules, **learned, "until": work.spec["until"]}))
     shutil.copy(work.settings.state_dir / "weights", folder / WEIGHTS)
-    report(JobPhase.EVALUATING, 0.5)
-    report(JobPhase.PUBLISHING, 0.0)
     golden = {"champion": 0.9, "candidate": 0.5 if outcome is Outcome.FORGETS else 0.9, "n": 50}
     evaluation: dict[str, Any] = {
         "golden": golden,
@@ -56,7 +54,12 @@ def make(work: Work, report: Report, *, imported_s: float) -> Made:
         "triggers": [],
     }
     manifest = {"topic": topic, "base_digest": base_digest(work.settings.model)}
-    return Made(folder, work.dataset, evaluation, {"seconds": 0.0}, manifest)
+
+    def judge(report: Report) -> Judged:
+        report(JobPhase.EVALUATING, 0.5)
+        return Judged(evaluation, 0.0)
+
+    return Made(folder, work.dataset, {"seconds": 0.0}, manifest, judge)
 
 
 def run(arguments: Sequence[str]) -> int:
