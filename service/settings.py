@@ -245,6 +245,7 @@ class RetrainSettings(Group):
     every_s: Seconds | None = Field(None, description="a cycle so long after the last one, whatever drift says")
     every_labels: int | None = Field(None, ge=1, description="a cycle after so many newly labelled requests")
     max_cycles_per_day: int = Field(24, ge=1, description="of an alias; people may open more")
+    max_jobs: int = Field(1, ge=1, description="at a time, of all aliases; further cycles wait for their turn")
     min_examples: int = Field(40, ge=4)
     min_new_examples: int = Field(200, ge=1, description="labelled requests since the drift that training waits for")
     max_wait_s: Seconds = Field(3600.0, description="after this long, training starts with what there is")

@@ -26,7 +26,7 @@ from service.control.gauges import Gauges
 from service.control.launcher import Launcher
 from service.control.residency import Residency, ResidencyKeeper
 from service.control.retention import Retention
-from service.control.starts import newly_labelled, opened_today
+from service.control.starts import newly_labelled, opened_today, without_room
 from service.control.sweeper import Sweeper
 from service.control.webhook import Webhook, asking
 from service.core import steps
@@ -102,7 +102,8 @@ class Reconciler:
         jobs = [await self._store.job(c.job_id) for c in cycles if c.job_id is not None and c.candidate is None]
         residency = await self._residency.converge(aliases, cycles, lease, jobs)
         self._gauges.engines(residency.engines)
-        for alias in aliases:
+        opened = {cycle.alias: cycle.opened_at for cycle in cycles}
+        for alias in sorted(aliases, key=lambda alias: opened.get(alias.name, math.inf)):  # first come, first trained
             await self._step(alias, residency, lease)
         await self._sweep()
         return True
@@ -139,6 +140,7 @@ class Reconciler:
         guards: Sequence[Ruling] = ()
         gates: Sequence[tuple[str, Ruling]] = ()
         doubts: Sequence[str] = ()
+        busy: Sequence[str] = ()
         examples = today = 0
         if cycle is None:
             starting = plan_policy(self._settings)
@@ -146,6 +148,7 @@ class Reconciler:
             examples = await newly_labelled(self._store, alias, last, starting)
         if cycle and cycle.state is CycleState.OPEN:
             examples = await self._new_examples(alias, cycle)
+            busy = await without_room(self._store, self._settings.retrain.max_jobs)
         if cycle and cycle.state is CycleState.EVALUATING and job and job.status is JobStatus.SUCCEEDED:
             golden, heldout = golden_ruling(job, policy), heldout_ruling(job)
             gates, doubts = evaluation_gates(job, self._settings, alias.name), evaluation_doubts(job, self._settings)
@@ -160,7 +163,7 @@ class Reconciler:
             watch = await watch_ruling(self._store, alias, cycle, self._settings, now)
         resident = bool(cycle and cycle.candidate and residency.everywhere(cycle.candidate))
         return steps.Observed(
-            alias, cycle, last, drift, job, resident, locked, examples, today,
+            alias, cycle, last, drift, job, resident, locked, examples, today, busy,
             golden, heldout, shadow, guards, canary, watch, gates, doubts,
         )  # fmt: skip
 
@@ -246,7 +249,7 @@ class Reconciler:
             case steps.AskPerson(reason):
                 cycle = await self._ask_person(alias, cycle, reason, lease)
             case steps.NoteWait(reason):
-                cycle = await self._note(cycle, "waiting", {"reason": reason}, lease)
+                cycle = await self._note(cycle, "waiting", {"state": cycle.state, "reason": reason}, lease)
             case steps.Flip(candidate, reason):
                 alias = await store.promote(
                     alias.name, candidate, actor=ACTOR, reason=reason, now=now,

@@ -1,4 +1,5 @@
-"""What opens a cycle besides drift and people: labels, the calendar, Prometheus's alerts. And what holds one back."""
+"""What opens a cycle besides drift and people: labels, the calendar, Prometheus's alerts. And what holds it, or its
+job, back."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from service.control.evidence import plan_policy
 from service.control.views import View
 from service.core.cycle import Trigger
 from service.core.errors import Conflict, NotFound
-from service.core.records import Alias, Cycle
+from service.core.records import Alias, Cycle, JobStatus
 from service.core.starts import held_back, quiet_since
 from service.core.steps import PlanPolicy
 from service.ports import Store
@@ -29,6 +30,14 @@ async def opened_today(store: Store, recent: Sequence[Cycle], alias: str, policy
     if len(recent) == 2 and now - recent[-1].opened_at < _DAY_S:
         recent = await store.cycles(alias, limit=policy.max_cycles_per_day)
     return sum(now - cycle.opened_at < _DAY_S for cycle in recent)
+
+
+async def without_room(store: Store, max_jobs: int) -> Sequence[str]:
+    """The aliases whose jobs are as many as may be at a time; none where there is room for another job."""
+    named = [cycle.job_id for cycle in await store.cycles(open_only=True) if cycle.candidate is None and cycle.job_id]
+    jobs = [await store.job(job_id) for job_id in named]
+    going = [job.alias for job in jobs if job.status in {JobStatus.QUEUED, JobStatus.RUNNING}]
+    return going if len(going) >= max_jobs else []
 
 
 async def newly_labelled(store: Store, alias: Alias, last: Cycle | None, policy: PlanPolicy) -> int:

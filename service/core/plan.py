@@ -61,7 +61,11 @@ def _gathering(seen: Observed, cycle: Cycle, policy: PlanPolicy, now: float) -> 
     """A candidate learns from what changed: drift is noticed on fewer examples than a model can learn from."""
     enough = seen.new_examples >= policy.min_new_examples or now - cycle.opened_at >= policy.max_wait_s
     noted = NoteExamples(seen.new_examples, policy.min_new_examples)
-    return [noted, StartJob()] if enough or cycle.trigger in _AT_ONCE else [noted]
+    if not enough and cycle.trigger not in _AT_ONCE:
+        return [noted]
+    if seen.busy:
+        return [noted, NoteWait(f"It waits until the job of {', '.join(seen.busy)} has ended (retrain.max_jobs).")]
+    return [noted, StartJob()]
 
 
 def _training(job: Job | None, policy: PlanPolicy, now: float) -> Sequence[Action]:

@@ -50,11 +50,11 @@ class Observed:
     """One alias as the controller sees it now.
 
     `resident` tells whether the open cycle's candidate is verified on every ready engine; `locked` why the adapter that
-    its job made was rolled back before; `new_examples` how many
-    requests were labelled since the onset, while a cycle waits, and since the last cycle or promotion, while none is
-    open; `opened_today` how many cycles were opened in the last 24 hours; `golden`, `heldout`, `shadow` with its
-    `guards`, `canary` and `watch` are the rulings on the evidence that the cycle's state asks for, None where it asks
-    for none; `gates` are those beyond golden set and held-out rows that the evaluation must pass, by name; `doubts`
+    its job made was rolled back before; `new_examples` how many requests were labelled since the onset, while a cycle
+    waits, and since the last cycle or promotion, while none is open; `opened_today` how many cycles were opened in the
+    last 24 hours; `busy` the aliases whose jobs leave no room for another, while a cycle waits; `golden`, `heldout`,
+    `shadow` with its `guards`, `canary` and `watch` are the rulings on the evidence that the cycle's state asks for,
+    None where it asks for none; `gates` are those beyond golden set and held-out rows that the evaluation must pass, by name; `doubts`
     what in it no gate decides, so that a person must.
     """
 
@@ -67,6 +67,7 @@ class Observed:
     locked: str | None = None
     new_examples: int = 0
     opened_today: int = 0
+    busy: Sequence[str] = ()
     golden: Ruling | None = None
     heldout: Ruling | None = None
     shadow: Ruling | None = None
@@ -145,7 +146,7 @@ class NoteCanary:
 
 @dataclass(frozen=True, slots=True)
 class NoteWait:
-    """Tell people what a proven candidate still waits for."""
+    """Tell people what the cycle still waits for, though it has what it needs."""
 
     reason: str
 

@@ -109,6 +109,18 @@ SECOND = cycle(CycleState.CANARY, evidence={"canary": {"step": 1}})
             [steps.NoteExamples, steps.StartJob],
             id="a person does not want to wait",
         ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.OPEN), new_examples=50, busy=["other"]),
+            POLICY,
+            [steps.NoteExamples, steps.NoteWait],
+            id="enough is labelled, and another alias trains",
+        ),
+        pytest.param(
+            Observed(ALIAS, cycle(CycleState.OPEN), new_examples=49, busy=["other"]),
+            POLICY,
+            [steps.NoteExamples],
+            id="it waits for labels, whoever trains",
+        ),
         pytest.param(Observed(ALIAS, cycle(CycleState.TRAINING)), POLICY, [steps.Close], id="training without a job"),
         pytest.param(
             Observed(ALIAS, cycle(CycleState.TRAINING), job=job(JobStatus.RUNNING, phase=JobPhase.TRAINING)),

@@ -16,7 +16,7 @@ export function evidenceBlocks(cycle) {
     (cycle.job || job?.training) && training(cycle.job, job ?? {}),
     job?.evaluation && evaluation(job.evaluation),
     shadow && shadowing(shadow),
-    waiting && ["shadowing", "canary"].includes(cycle.state) && h("p", { class: "small" }, waiting.reason),
+    waiting && waiting.state === cycle.state && h("p", { class: "small" }, waiting.reason),
     watch && watching(watch),
   ];
 }

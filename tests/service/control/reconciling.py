@@ -116,12 +116,12 @@ class World:
         cycles = await self.store.cycles("support", limit=1)
         return cycles[0].state if cycles else None
 
-    async def drift(self) -> None:
+    async def drift(self, alias: str = "support") -> None:
         self.clock.time += 1.0
         await self.store.add_drift_check(
             DriftCheck(
                 f"d{self.clock.time}",
-                "support",
+                alias,
                 self.clock.time,
                 "DRIFTED",
                 (),

@@ -100,6 +100,45 @@ async def test_the_calendar_opens_cycles_within_the_days_budget(world: World) ->
     assert await world.tick(86_400.0) is CycleState.OPEN
 
 
+async def states(world: World) -> dict[str, CycleState]:
+    return {cycle.alias: cycle.state for cycle in await world.store.cycles(open_only=True)}
+
+
+async def test_aliases_share_one_budget_of_jobs_and_who_came_first_is_first(world: World) -> None:
+    for alias in ("first", "later"):
+        await world.store.add_alias(alias, now=1.0)
+    waits = {"first": CycleState.OPEN, "later": CycleState.OPEN}
+    for alias in ("support", "later", "first"):  # the alphabet is no order
+        await world.drift(alias)
+        await world.tick()
+    for _ in range(3):
+        await world.tick()
+    assert await states(world) == {"support": CycleState.TRAINING, **waits}
+    (told,) = await world.store.cycles("later")
+    assert "the job of support" in told.evidence["waiting"]["reason"]
+    await world.finish_job()
+    for _ in range(2):
+        await world.tick()
+    assert await states(world) == {"support": CycleState.SHADOWING, **waits, "later": CycleState.TRAINING}
+
+
+async def test_as_many_jobs_run_as_the_budget_allows(world: World) -> None:
+    with_settings(world, retrain={"max_jobs": 2})
+    for alias in ("other", "third"):
+        await world.store.add_alias(alias, now=1.0)
+    for alias in ("support", "other", "third"):
+        await world.drift(alias)
+    for _ in range(3):
+        await world.tick()
+    assert sorted((await states(world)).values()) == [CycleState.OPEN, CycleState.TRAINING, CycleState.TRAINING]
+    running = next(cycle for cycle in await world.store.cycles(open_only=True) if cycle.state is CycleState.TRAINING)
+    assert running.job_id is not None
+    await world.store.fail(running.job_id, None, error="out of memory", now=world.clock.time)
+    for _ in range(2):
+        await world.tick()
+    assert list((await states(world)).values()) == [CycleState.TRAINING] * 2
+
+
 async def test_failures_in_a_row_latch_and_a_latched_alias_opens_nothing(world: World) -> None:
     for _ in range(2):
         await world.tick(20.0)
