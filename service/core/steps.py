@@ -54,8 +54,8 @@ class Observed:
     waits, and since the last cycle or promotion, while none is open; `opened_today` how many cycles were opened in the
     last 24 hours; `busy` the aliases whose jobs leave no room for another, while a cycle waits; `golden`, `heldout`,
     `shadow` with its `guards`, `canary` and `watch` are the rulings on the evidence that the cycle's state asks for,
-    None where it asks for none; `gates` are those beyond golden set and held-out rows that the evaluation must pass, by name; `doubts`
-    what in it no gate decides, so that a person must.
+    None where it asks for none; `gates` are those beyond golden set and held-out rows that the evaluation must pass, by
+    name; `doubts` what in it no gate decides, so that a person must.
     """
 
     alias: Alias
