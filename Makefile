@@ -20,7 +20,7 @@ serve: install ## serve what trimtab.yaml says
 	$(bin)/trimtab up
 
 test: install ## unit, integration, and the real end-to-end loop
-	$(bin)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not acceptance and not soak"
+	$(bin)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not acceptance and not soak"
 	$(bin)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "acceptance and not alone and not soak"
 	$(bin)/python -m pytest -m "alone or soak"
 
