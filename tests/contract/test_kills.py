@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ JOB = [Kill(point, "job") for point in [*_named("job"), F.DRAFT_WRITTEN, F.DRAFT
 SERVE = [Kill(point, "serve") for point in _named("gateway", "spool", "person")]
 SHIP = [Kill(point, "ship") for point in _named("ship", "store")]
 KILLS = int(os.environ.get("TRIMTAB_KILLS", "1040"))
+STARTS_S = 10.0
 WRITES = [F.STORE_BEGUN, F.STORE_WRITTEN, F.STORE_COMMITTED]
 
 
@@ -55,7 +57,15 @@ def database(server: Any) -> Database:
             str(server.pgdata) in line for _, _, line in processes()
         ):
             time.sleep(0.02)
-        server.ensure_postgres_running()
+        until = time.monotonic() + STARTS_S
+        while True:
+            try:
+                server.ensure_postgres_running()
+                return
+            except subprocess.CalledProcessError:  # while backends of the one that was killed still hold its memory
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
 
     return Database(server.get_pid, restart)
 
