@@ -122,7 +122,7 @@ async def leave(url: str, body: dict[str, Any], read: bytes | None) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rsplit(":", 1)[1]))
     writer.write(raw_request(body))
     if read is not None:
-        await asyncio.wait_for(reader.readuntil(read), 60.0)
+        await asyncio.wait_for(reader.readuntil(read), 240.0)  # eight at a time, beside whatever else is tested
     await asyncio.sleep(0.2)
     writer.transport.abort()
 
