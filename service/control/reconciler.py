@@ -26,7 +26,7 @@ from service.control.gauges import Gauges
 from service.control.launcher import Launcher
 from service.control.residency import Residency, ResidencyKeeper
 from service.control.retention import Retention
-from service.control.starts import newly_labelled, opened_today, without_room
+from service.control.starts import jobs_of, newly_labelled, opened_today, without_room
 from service.control.sweeper import Sweeper
 from service.control.webhook import Webhook, asking
 from service.core import steps
@@ -99,8 +99,7 @@ class Reconciler:
         reach(Failpoint.LEASE_TAKEN)
         aliases = await self._store.aliases()
         cycles = await self._store.cycles(open_only=True)
-        jobs = [await self._store.job(c.job_id) for c in cycles if c.job_id is not None and c.candidate is None]
-        residency = await self._residency.converge(aliases, cycles, lease, jobs)
+        residency = await self._residency.converge(aliases, cycles, lease, await jobs_of(self._store, cycles))
         self._gauges.engines(residency.engines)
         opened = {cycle.alias: cycle.opened_at for cycle in cycles}
         for alias in sorted(aliases, key=lambda alias: opened.get(alias.name, math.inf)):  # first come, first trained

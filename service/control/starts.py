@@ -16,7 +16,7 @@ from service.control.evidence import plan_policy
 from service.control.views import View
 from service.core.cycle import Trigger
 from service.core.errors import Conflict, NotFound
-from service.core.records import Alias, Cycle, JobStatus
+from service.core.records import Alias, Cycle, Job, JobStatus
 from service.core.starts import held_back, quiet_since
 from service.core.steps import PlanPolicy
 from service.ports import Store
@@ -32,10 +32,14 @@ async def opened_today(store: Store, recent: Sequence[Cycle], alias: str, policy
     return sum(now - cycle.opened_at < _DAY_S for cycle in recent)
 
 
+async def jobs_of(store: Store, cycles: Sequence[Cycle]) -> list[Job]:
+    """The jobs of those that have no candidate yet."""
+    return [await store.job(cycle.job_id) for cycle in cycles if cycle.job_id is not None and cycle.candidate is None]
+
+
 async def without_room(store: Store, max_jobs: int) -> Sequence[str]:
     """The aliases whose jobs are as many as may be at a time; none where there is room for another job."""
-    named = [cycle.job_id for cycle in await store.cycles(open_only=True) if cycle.candidate is None and cycle.job_id]
-    jobs = [await store.job(job_id) for job_id in named]
+    jobs = await jobs_of(store, await store.cycles(open_only=True))
     going = [job.alias for job in jobs if job.status in {JobStatus.QUEUED, JobStatus.RUNNING}]
     return going if len(going) >= max_jobs else []
 
