@@ -27,12 +27,17 @@ MIN_BODY_BYTES_S = 8 * 1024
 """A body that comes at least this fast has all the time it needs: uploads of adapters may take minutes."""
 
 
+LINGER_S = 1.0
+"""Who has been refused may send on for so long: closing at once would reset the connection under the refusal."""
+
+
 class Wait(StrEnum):
     """What the client makes us wait for."""
 
     HEAD = "head"
     BODY = "body"
     TAKE = "take"
+    LEAVE = "leave"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ class Connection(HttpToolsProtocol):
         self._overhead = 0
         self._body_bytes = 0
         self._taken = 0
+        self._refused = False
         self._waiting: tuple[Wait, object] | None = None
         self._since = 0.0
 
@@ -82,6 +88,8 @@ class Connection(HttpToolsProtocol):
         match waiting[0]:
             case Wait.TAKE if waited_s > patience.take_s:
                 self.transport.abort()
+            case Wait.LEAVE if waited_s > LINGER_S:
+                self.transport.close()
             case Wait.HEAD if waited_s > patience.head_s:
                 self._end_unfinished("head", patience.head_s)
             case Wait.BODY if waited_s > patience.body_s + self._body_bytes / MIN_BODY_BYTES_S:
@@ -92,6 +100,8 @@ class Connection(HttpToolsProtocol):
         cycle = self.cycle
         if self.flow.write_paused or self.transport.is_closing():
             return Wait.TAKE, self._taken
+        if self._refused:
+            return Wait.LEAVE, None
         if cycle is None or cycle.response_complete:
             # Between requests uvicorn's own timer runs, until the next byte comes.
             return (Wait.HEAD, id(cycle)) if self.timeout_keep_alive_task is None else None
@@ -113,7 +123,19 @@ class Connection(HttpToolsProtocol):
         body = msgspec.json.encode(error.body())
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[error.status] + head + body)
-        self.transport.close()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Say no more, but read on until the client hangs up or `LINGER_S` is over (RFC 9112, 9.6)."""
+        if self.pipeline or not self.transport.can_write_eof():  # an earlier request's reply is still to be written
+            self.transport.close()
+            return
+        self._refused = True
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.write_eof()
+        self.flow.resume_reading()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -124,6 +146,8 @@ class Connection(HttpToolsProtocol):
         self._gone.set_result(None)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         if self._overhead > MAX_HEAD_BYTES + _FRAMING * self._body_bytes:
             if not self.transport.is_closing():
                 self._refuse(HeadTooLarge(f"The headers are over the limit of {MAX_HEAD_BYTES} bytes; send fewer."))
