@@ -6,6 +6,9 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 bin := $(VENV)/bin
 # `python3.11` may be a shim without a version behind it: fall back to python3.
 python := $(shell $(PYTHON) -c '' 2>/dev/null && echo $(PYTHON) || echo python3)
+pip := $(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-compile
+# Only what is run is collected: importing every test takes half a minute of each process.
+by_themselves = $(shell grep -rlE 'mark\.(alone|soak)' tests --include='test_*.py')
 installed := $(VENV)/.installed-$(shell cat requirements/cpu.lock pyproject.toml | cksum | cut -d' ' -f1)
 
 .PHONY: help demo serve test soak lint bench bench-gateway bench-drift bench-train bench-loop dashboards install lock clean
@@ -20,12 +23,12 @@ serve: install ## serve what trimtab.yaml says
 	$(bin)/trimtab up
 
 test: install ## unit, integration, and the real end-to-end loop
-	$(bin)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not acceptance and not soak"
-	$(bin)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "acceptance and not alone and not soak"
-	$(bin)/python -m pytest -m "alone or soak"
+	$(bin)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/acceptance -m "not soak"
+	$(bin)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone and not soak" tests/acceptance
+	$(bin)/python -m pytest -m "alone or soak" $(by_themselves)
 
 soak: install ## overload, hostility and failures in full, with figures (minutes)
-	TRIMTAB_SOAK=1 $(bin)/python -m pytest -s -m soak
+	TRIMTAB_SOAK=1 $(bin)/python -m pytest -s -m "long or soak" $(shell grep -rlE 'mark\.(long|soak)' tests --include='test_*.py')
 
 lint: install ## ruff, mypy, import contracts
 	$(bin)/ruff check .
@@ -56,10 +59,9 @@ install: $(installed) ## the environment, versions locked
 $(installed): requirements/cpu.lock pyproject.toml
 	@$(python) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Trimtab needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(bin)/python || $(python) -m venv $(VENV)
-	$(bin)/python -m pip install -q --disable-pip-version-check torch==$(TORCH)+cpu || \
-		$(bin)/python -m pip install -q --disable-pip-version-check torch==$(TORCH)+cpu --extra-index-url $(TORCH_CPU_INDEX)
-	$(bin)/python -m pip install -q --disable-pip-version-check --no-deps -r requirements/cpu.lock
-	$(bin)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(pip) torch==$(TORCH)+cpu || $(pip) torch==$(TORCH)+cpu --extra-index-url $(TORCH_CPU_INDEX)
+	$(pip) --no-deps -r requirements/cpu.lock
+	$(pip) --no-deps --no-build-isolation -e .
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 

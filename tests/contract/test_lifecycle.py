@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from copy import deepcopy
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -277,6 +278,7 @@ async def _cut_off(writing: Coroutine[Any, Any, Any], ms: int) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
+@pytest.mark.long
 def test_registry_and_lifecycle_are_as_the_model(
     fresh_url: Callable[[], str], scale: Callable[[int, int], int], soaking: bool
 ) -> None:

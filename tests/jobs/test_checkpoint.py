@@ -33,6 +33,7 @@ def train(config: Path, failpoint: str = "") -> subprocess.CompletedProcess[str]
     return subprocess.run(command, env={**os.environ, ENV: failpoint}, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.long
 async def test_killed_in_mid_training_it_ends_with_the_same_adapter(
     store: SqlStore, settings: Settings, tiny_base: Path, tmp_path: Path, scale: Callable[[int, int], int]
 ) -> None:
