@@ -57,7 +57,9 @@ def run(
             optimizer.step(rate)
             watch.stepped(loss.item(), sum(lengths[row] for row in batch), computed)
             if watch.over or curve.steps % plan.evaluate_every == 0:
-                watch.evaluated(*judge(model, heldout, plan.max_tokens), optimizer.master)
+                with optimizer.averaged():
+                    found = judge(model, heldout, plan.max_tokens)
+                watch.evaluated(*found, optimizer.average)
             if checkpoint is not None:
                 checkpoint.keep(lambda: _state(optimizer, pace, watch), last=watch.over)
             if watch.over:

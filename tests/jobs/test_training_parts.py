@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,34 @@ def test_a_flat_optimizer_steps_as_torchs_does() -> None:
         flat.step(0.1)
     flat.release()
     torch.testing.assert_close([*ours], [*theirs])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_average_of_the_weights_is_near_where_steps_that_are_too_long_circle_around(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    weight, goal = torch.nn.Parameter(torch.zeros(64, dtype=dtype)), torch.randn(64)
+    flat = FlatAdamW([weight], dtype, beta2=0.98, weight_decay=0.0, max_norm=10.0)
+
+    def distance() -> float:
+        return float((weight.detach().float() - goal).norm())
+
+    def walk(steps: int) -> None:
+        for _ in range(steps):
+            ((weight.float() - goal + torch.randn(64)) ** 2).sum().backward()
+            flat.step(0.2)
+
+    walk(200)
+    alone, here = distance(), weight.detach().clone()
+    with flat.averaged():
+        assert distance() < alone / 2
+    assert torch.equal(weight, here)
+    kept, random = deepcopy(flat.state()), torch.get_rng_state()
+    walk(5)
+    one = flat.average.clone()
+    flat.load(kept)
+    torch.set_rng_state(random)
+    walk(5)
+    assert torch.equal(flat.average, one)
 
 
 def test_equal_inputs_give_an_equal_manifest_without_times_or_paths() -> None:
