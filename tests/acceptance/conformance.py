@@ -108,10 +108,11 @@ def outline(reply: Reply) -> dict[int, list[Any]]:
     streamed = len(reply.events) > 1
     found: dict[int, list[Any]] = {}
     for name, data in reply.events:
-        masked = (name, _masked(data, streamed))
         told = found.setdefault(_choice(data) if streamed else 0, [])
-        if not told or told[-1] != masked:
-            told.append(masked)
+        for part in _parted(data) if streamed else (data,):
+            masked = (name, _masked(part, streamed))
+            if not told or told[-1] != masked:
+                told.append(masked)
     return found
 
 
@@ -142,6 +143,15 @@ def _headers(direct: Reply, through: Reply) -> Iterator[str]:
 def _error_shape(body: Any) -> Iterator[str]:
     if not isinstance(body, dict) or set(body.get("error", ())) != {"message", "type", "param", "code"}:
         yield f"an error without its shape: {body}"
+
+
+def _parted(data: Any) -> Iterator[Any]:
+    """The last piece comes with the reason why it is the last; whether others came before it depends on the engine."""
+    choice = data["choices"][0] if isinstance(data, dict) and data.get("choices") else {}
+    if choice.get("finish_reason") is not None and any(_pieces(data, "")):
+        reasons = choice.keys() & {"finish_reason", "stop_reason"}
+        yield {**data, "choices": [{**choice, **dict.fromkeys(reasons)}]}
+    yield data
 
 
 def _choice(data: Any) -> int:
