@@ -127,7 +127,8 @@ class Connection(HttpToolsProtocol):
 
     def _leave(self) -> None:
         """Say no more, but read on until the client hangs up or `LINGER_S` is over (RFC 9112, 9.6)."""
-        if self.pipeline or not self.transport.can_write_eof():  # an earlier request's reply is still to be written
+        earlier = bool(self.pipeline)  # whose reply is still to be written
+        if earlier or self.transport.is_closing() or not self.transport.can_write_eof():
             self.transport.close()
             return
         self._refused = True
