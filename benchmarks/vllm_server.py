@@ -24,6 +24,8 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_LOGGING_LEVEL": "INFO",
+    # A server that was held up for its 5 s on a busy machine closes connections on which requests have come.
+    "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "600",
 }
 FLAGS = (f"--dtype={DTYPE}", "--max-model-len=512", "--max-num-seqs=64", "--generation-config=vllm")
 

@@ -92,11 +92,10 @@ class Upstream:
             head += f"{name}: {trace[name]}\r\n"
         head += f"x-request-id: {request_id}\r\ncontent-length: {len(body)}\r\n\r\n"
         try:
-            reply = await self._pool(engine).take()
+            reply = await self._pool(engine).ask(head.encode("latin-1"), body)
+            if reply.status == 200:
+                return reply
             try:
-                await reply.ask(head.encode("latin-1"), body)
-                if reply.status == 200:
-                    return reply
                 text = await reply.read(_MAX_ERROR_BYTES)
             except BaseException:
                 reply.close()
@@ -111,8 +110,7 @@ class Upstream:
         head = self._head("GET", engine, path) + "\r\n"
         with contextlib.suppress(WireError, TimeoutError):
             async with asyncio.timeout(self._connect_timeout_s):
-                with await self._pool(engine).take() as reply:
-                    await reply.ask(head.encode("latin-1"))
+                with await self._pool(engine).ask(head.encode("latin-1")) as reply:
                     body = await reply.read()
                     return body if reply.status == 200 else None
         return None

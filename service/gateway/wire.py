@@ -35,6 +35,9 @@ class EngineConnection(asyncio.Protocol):
 
     def __init__(self, pool: ConnectionPool) -> None:
         self.status = 0
+        self.heard = False
+        """Whether a byte of the reply to the last request has come."""
+
         self.idle_since = 0.0
         self._pool = pool
         self._transport: asyncio.Transport | None = None
@@ -56,7 +59,7 @@ class EngineConnection(asyncio.Protocol):
             WireError: the connection ended before the reply's head was there.
         """
         assert self._transport is not None
-        self._complete = self._head_done = self._framed = False
+        self.heard = self._complete = self._head_done = self._framed = False
         if len(body) < _LARGE_BODY:
             self._transport.write(head + body)
         else:
@@ -140,6 +143,7 @@ class EngineConnection(asyncio.Protocol):
         if self._complete:  # nobody asked
             self.close()
             return
+        self.heard = True
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -192,17 +196,33 @@ class ConnectionPool:
         self._idle_s = idle_s
         self._idle: deque[EngineConnection] = deque()
 
-    async def take(self) -> EngineConnection:
-        """A connection that is idle or new.
+    async def ask(self, head: bytes, body: bytes = b"") -> EngineConnection:
+        """The connection on which the reply to this request has begun; the caller releases or closes it.
+
+        A kept connection that ends without a byte of a reply was most likely being closed by an engine that took it
+        for idle, so the request is sent again on a new one (RFC 9112, 9.3.1): what a model says may be asked for twice.
 
         Raises:
-            WireError: the engine could not be reached in time.
+            WireError: the engine could not be reached in time, or the connection ended before the reply's head.
         """
+        kept = self._take()
+        if kept is not None:
+            try:
+                return await _asked(kept, head, body)
+            except WireError:
+                if kept.heard:
+                    raise
+        return await _asked(await self._connect(), head, body)
+
+    def _take(self) -> EngineConnection | None:
         self._drop_old()
         while self._idle:
             connection = self._idle.pop()
             if connection.usable:
                 return connection
+        return None
+
+    async def _connect(self) -> EngineConnection:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await asyncio.get_running_loop().create_connection(
@@ -231,3 +251,12 @@ class ConnectionPool:
         oldest = monotonic() - self._idle_s
         while self._idle and self._idle[0].idle_since < oldest:
             self._idle.popleft().close()
+
+
+async def _asked(connection: EngineConnection, head: bytes, body: bytes) -> EngineConnection:
+    try:
+        await connection.ask(head, body)
+    except BaseException:
+        connection.close()
+        raise
+    return connection

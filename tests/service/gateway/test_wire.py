@@ -62,8 +62,7 @@ async def scripted(*script: Sequence[object]) -> AsyncIterator[Scripted]:
 
 
 async def asked(pool: ConnectionPool) -> tuple[int, bytes]:
-    with await pool.take() as reply:
-        await reply.ask(ASK, b"{}")
+    with await pool.ask(ASK, b"{}") as reply:
         return reply.status, await reply.read()
 
 
@@ -135,6 +134,31 @@ async def test_a_spent_connection_is_not_used_again(script):
         assert engine.connections == 2
 
 
+async def test_an_engine_that_was_closing_a_kept_connection_is_asked_again_on_a_new_one():
+    async with scripted([LENGTH], [CLOSE], [LENGTH]) as engine:
+        pool = engine.pool()
+        for _ in range(2):
+            assert await asked(pool) == (200, b"hello")
+        assert engine.connections == 2
+        assert len(engine.asked) == 3
+
+
+KEPT_AND_BROKEN = {
+    "a reply that had begun": ([LENGTH], [LENGTH[:20], CLOSE]),
+    "a new connection, too": ([LENGTH], [CLOSE], [CLOSE]),
+}
+
+
+@pytest.mark.parametrize("scripts", KEPT_AND_BROKEN.values(), ids=KEPT_AND_BROKEN)
+async def test_nothing_is_asked_a_third_time_nor_once_a_reply_has_begun(scripts):
+    async with scripted(*scripts, [LENGTH]) as engine:
+        pool = engine.pool()
+        assert await asked(pool) == (200, b"hello")
+        with pytest.raises(WireError):
+            await asked(pool)
+        assert len(engine.asked) == len(scripts)
+
+
 async def test_a_connection_idle_for_too_long_is_not_used_again():
     async with scripted([LENGTH], [LENGTH]) as engine:
         pool = engine.pool(idle_s=0.05)
@@ -147,8 +171,8 @@ async def test_a_connection_idle_for_too_long_is_not_used_again():
 async def test_a_reply_that_is_left_unread_is_closed():
     async with scripted([CHUNKED, b"5\r\nhello\r\n"], [LENGTH]) as engine:
         pool = engine.pool()
-        with await pool.take() as reply:
-            await reply.ask(ASK, b"{}")
+        with await pool.ask(ASK, b"{}"):
+            pass
         assert await asked(pool) == (200, b"hello")
         assert engine.connections == 2
 
@@ -168,8 +192,7 @@ async def test_who_does_not_read_is_not_sent_more():
     server = await asyncio.start_server(endless, "127.0.0.1", 0)
     async with server:
         pool = Scripted(server.sockets[0].getsockname()[1]).pool()
-        reply = await pool.take()
-        await reply.ask(ASK, b"{}")
+        reply = await pool.ask(ASK, b"{}")
         await asyncio.sleep(0.3)
         first = sent
         await asyncio.sleep(0.2)
@@ -182,13 +205,13 @@ async def test_who_does_not_read_is_not_sent_more():
 
 async def test_an_engine_that_is_not_there():
     with pytest.raises(WireError):
-        await ConnectionPool("http://127.0.0.1:9", connect_timeout_s=1.0, idle_s=1.0).take()
+        await ConnectionPool("http://127.0.0.1:9", connect_timeout_s=1.0, idle_s=1.0).ask(ASK, b"{}")
 
 
 async def test_a_secure_engine_is_spoken_to_in_tls_and_given_up_in_time():
     async with scripted() as engine:
         with pytest.raises(WireError, match=r"within 0\.3 s"):
-            await engine.pool(scheme="https").take()
+            await engine.pool(scheme="https").ask(ASK, b"{}")
         assert engine.asked[0][:1] == b"\x16"  # a handshake
 
 
@@ -205,7 +228,6 @@ async def test_a_large_body_is_sent_whole():
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         pool = Scripted(server.sockets[0].getsockname()[1]).pool()
-        with await pool.take() as reply:
-            await reply.ask(b"POST / HTTP/1.1\r\ncontent-length: 3000000\r\n\r\n", body)
+        with await pool.ask(b"POST / HTTP/1.1\r\ncontent-length: 3000000\r\n\r\n", body) as reply:
             assert await reply.read() == b"hello"
         assert await got == body
