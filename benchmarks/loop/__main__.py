@@ -1,4 +1,4 @@
-"""`python -m benchmarks.loop [--row recover|stitched|flips]`, or `make bench-loop`."""
+"""`python -m benchmarks.loop [--row recover|stitched|latency|flips]`, or `make bench-loop`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.loop.flips import Flips, play_flips
-from benchmarks.loop.recovery import Recovery, play_trimtab
+from benchmarks.loop.recovery import LATENCY, Recovery, play_trimtab
 from benchmarks.loop.stitched import play_stitched
 
-ROWS = ("recover", "stitched", "flips")
+ROWS = ("recover", "stitched", "latency", "flips")
 P99_TARGET = 1.3
 
 
@@ -43,10 +43,10 @@ def tell_recovery(console: Console, name: str, found: Recovery, target: str) -> 
 
 
 def tell_latency(console: Console, found: Recovery) -> None:
-    idle = found.p99_s["idle"]
-    table = Table("clients' p99 latency", "ms", f"of idle (target: training and shadow ≤ {P99_TARGET}x)")
-    for name, seconds in found.p99_s.items():
-        table.add_row(name, f"{seconds * 1e3:.0f}", f"{seconds / idle:.2f}x")
+    table = Table("clients' p99 latency", "requests", "ms", f"of idle (target: training and shadow ≤ {P99_TARGET}x)")
+    for name, tail in found.tails.items():
+        told = f"{tail.ratio:.2f}x ({tail.low:.2f} to {tail.high:.2f})"
+        table.add_row(name, str(tail.requests), f"{tail.p99_s * 1e3:.0f}", told)
     console.print(table)
 
 
@@ -82,10 +82,15 @@ def main() -> int:
         played = play_stitched(options.folder / "stitched", options.rate, options.port, options.limit)
         peer = told["stitched"] = asyncio.run(played)
         tell_recovery(console, "stitched: Evidently on windows of 1,000, TRL's defaults, vLLM restarted", peer, "")
-    if len(told) == 2 and told["trimtab"].recovered_s is not None:
+    if "stitched" in told and "trimtab" in told and told["trimtab"].recovered_s is not None:
         least = "" if told["stitched"].recovered_s else "more than "
         ratio = (told["stitched"].recovered_s or options.limit) / told["trimtab"].recovered_s
         console.print(f"the stitched loop takes {least}{ratio:.1f} times as long (target ≥ 5)")
+    if "latency" in rows:
+        played = play_trimtab(options.folder / "latency", options.rate, options.port, LATENCY, idle=1200)
+        long = told["latency"] = asyncio.run(played)
+        tell_latency(console, long)
+        console.print(f"{long.sent} sent, {long.failed} failed")
     if "flips" in rows:
         with tempfile.TemporaryDirectory() as name:
             tell_flips(console, asyncio.run(play_flips(Path(name), options.rounds)))

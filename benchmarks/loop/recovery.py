@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from benchmarks.loop.tail import Tail, tails
 from demo.base_model import ensure_base_model
 from demo.desk import golden_set, support_desk
 from demo.player import Answered, Player, between, quality
@@ -34,7 +36,7 @@ CACHE = Path(".cache/trimtab")
 class Recovery:
     """Seconds and requests from the onset to the end of each stage; None: not reached within the time.
 
-    `p99_s`: the 99th percentile of clients' latency while nothing else ran, and in the stages named.
+    `tails`: clients' latency while nothing else ran ("idle"), and in the stages named.
     """
 
     seconds: dict[str, float]
@@ -45,7 +47,7 @@ class Recovery:
     trough: float
     sent: int
     failed: int
-    p99_s: dict[str, float]
+    tails: dict[str, Tail]
 
 
 def served_quality(answered: Sequence[Answered]) -> float:
@@ -69,17 +71,28 @@ def worst_window(answered: Sequence[Answered]) -> float:
     return min(served_quality(answered[i : i + JUDGED]) for i in range(max(1, len(answered) - JUDGED + 1)))
 
 
-async def play_trimtab(folder: Path, rate: float, port: int) -> Recovery:
-    """The demo's story at `rate` requests a second.
+RECOVER: Mapping[str, Any] = {"retrain": {"max_seconds": TRAINING_S}}
+LATENCY: Mapping[str, Any] = {
+    "retrain": {"max_seconds": 150.0, "epochs": 100},
+    "promotion": {"min_pairs": 1000, "watch_s": 60.0, "cooldown_s": 5.0, "golden_margin": 0.05},
+}
+"""A training and a shadow that last for long enough to say what a 99th percentile is."""
+
+
+async def play_trimtab(
+    folder: Path, rate: float, port: int, sizes: Mapping[str, Any] = RECOVER, *, idle: int = CALM
+) -> Recovery:
+    """The demo's story at `rate` requests a second, with `sizes` over the demo's own settings, after `idle` requests
+    while nothing else runs.
 
     Raises:
         StoryFailed: a stage did not end within `PATIENCE_S`.
     """
     model = await asyncio.to_thread(ensure_base_model, CACHE, lambda _share, _line: None)
-    config = write_stage(folder, model, golden_set(SEED), port=port, sizes={"retrain": {"max_seconds": TRAINING_S}})
+    config = write_stage(folder, model, golden_set(SEED), port=port, sizes=sizes)
     url = f"http://127.0.0.1:{port}"
     # Longer than the reference takes: the first requests after a start are slow, and no measure of idle.
-    plot = Plot(ALIAS, 700, 100, judged=CALM, novel_ratio=NOVEL_RATIO, patience_s=PATIENCE_S)
+    plot = Plot(ALIAS, 300 + idle, 100, judged=CALM, novel_ratio=NOVEL_RATIO, patience_s=PATIENCE_S)
     async with running(config, url):
         player = Player(
             url, ALIAS, support_desk, rate=rate, feedback_ratio=FEEDBACK_RATIO, max_tokens=MAX_TOKENS, seed=SEED
@@ -91,10 +104,10 @@ async def play_trimtab(folder: Path, rate: float, port: int) -> Recovery:
         finally:
             stop.set()
             await playing
-    return _told(player.answered, progress)
+    return _told(player.answered, progress, idle / rate)
 
 
-def _told(answered: Sequence[Answered], progress: Progress) -> Recovery:
+def _told(answered: Sequence[Answered], progress: Progress, idle_s: float) -> Recovery:
     onset = progress.onset_at
     assert onset is not None
     calm = [one for one in answered if one.sent_at < onset]
@@ -103,7 +116,7 @@ def _told(answered: Sequence[Answered], progress: Progress) -> Recovery:
     ended = progress.ended
     drifted = between(answered, onset, ended[Stage.SWAP])
     spans = {
-        "idle": between(answered, onset - CALM / 20, onset),
+        "idle": between(answered, onset - idle_s, onset),
         "training": between(answered, ended[Stage.GATHER], ended[Stage.TRAIN]),
         "evaluation": between(answered, ended[Stage.TRAIN], ended[Stage.EVALUATE]),
         "shadow": between(answered, ended[Stage.EVALUATE], ended[Stage.SHADOW]),
@@ -119,7 +132,5 @@ def _told(answered: Sequence[Answered], progress: Progress) -> Recovery:
         trough=worst_window(drifted),
         sent=len(answered),
         failed=sum(bool(one.error) for one in answered),
-        p99_s={
-            name: float(np.quantile([one.duration_s for one in span], 0.99)) for name, span in spans.items() if span
-        },
+        tails=tails({name: [(one.sent_at, one.duration_s) for one in span] for name, span in spans.items() if span}),
     )

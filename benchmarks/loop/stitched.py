@@ -129,7 +129,7 @@ async def play_stitched(folder: Path, rate: float, port: int, limit_s: float) ->
         recovered_s=found[0] - onset if found else None,
         recovered_requests=found[1] if found else None,
         before=before, trough=worst_window(since), sent=len(player.answered),
-        failed=sum(bool(one.error) for one in player.answered), p99_s={},
+        failed=sum(bool(one.error) for one in player.answered), tails={},
     )  # fmt: skip
 
 
