@@ -1,6 +1,6 @@
 """One training in one process: `python -m benchmarks.train.arms ARM FOLDER TARGET SECONDS SEED` prints a line of JSON.
 
-The clock runs from the first step and stands still while a peer's held-out rows are judged; our own judging is counted.
+Held-out rows are judged about every `EVERY` steps; the clock runs from the first step and stands still meanwhile.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from benchmarks.train.task import read_rows
 from retrain_jobs.base import prepare_process
 
 RANK, ALPHA, BATCH, EPOCHS, THREADS, MAX_LENGTH = 16, 32, 16, 12, 2, 1024
+EVERY = 10
 SPIN = 20_000
 """The cores are training's own here, as they are the peers', which spin by default."""
 
@@ -70,11 +71,10 @@ def ours(folder: Path, run: Run, seed: int) -> Any:
     from retrain_jobs.base import load_base
     from retrain_jobs.candidate import read_config
     from retrain_jobs.encode import encode
-    from retrain_jobs.recipes import sft_lora
+    from retrain_jobs.recipes import loop, sft_lora
     from retrain_jobs.recipes.objective import Likelihood
     from service.settings import Recipe, RetrainSettings
 
-    config = read_config(Recipe.SFT_LORA).model_copy(update={"evaluations_per_epoch": 2})
     base = load_base(str(folder / "model"), threads=THREADS, max_length=MAX_LENGTH)
 
     def rows(name: str) -> list[Any]:
@@ -83,15 +83,25 @@ def ours(folder: Path, run: Run, seed: int) -> Any:
         ]
 
     train, heldout = rows("train"), rows("heldout")
+    per_epoch = -(-len(train) // BATCH)
+    config = read_config(Recipe.SFT_LORA).model_copy(update={"evaluations_per_epoch": round(per_epoch / EVERY)})
     knobs = RetrainSettings(
         rank=RANK, alpha=ALPHA, batch_size=BATCH, epochs=EPOCHS, patience=1000, max_seconds=1e6, seed=seed
     )
-    began = 0.0
+    began = paused = 0.0
     seen = 0
+    judge = loop.judge
+
+    def judged(model: Any, rows: Sequence[Any], max_tokens: int) -> tuple[float, float]:
+        nonlocal paused
+        start = time.monotonic()
+        found = judge(model, rows, max_tokens)
+        paused += time.monotonic() - start
+        return found
 
     def on_step(share: float, detail: Mapping[str, Any]) -> None:
         nonlocal seen
-        spent = time.monotonic() - began
+        spent = time.monotonic() - began - paused
         run.steps, run.spent_s = detail["step"], spent
         run.tokens = detail["tokens"]
         run.computed = detail["computed"]
@@ -99,7 +109,8 @@ def ours(folder: Path, run: Run, seed: int) -> Any:
             seen = (run.steps - 1) // every
             run.judged(spent, detail["heldout_loss"])
 
-    every = max(1, -(-len(train) // BATCH) // config.evaluations_per_epoch)
+    every = max(1, per_epoch // config.evaluations_per_epoch)
+    loop.judge = judged
     run.learned = sum(len(row.target) for row in train) // max(1, len(train)) * BATCH
     run.dtype = str(base.model.dtype).removeprefix("torch.")
     run.spares = True
@@ -112,7 +123,7 @@ def ours(folder: Path, run: Run, seed: int) -> Any:
 
 def trl_default(folder: Path, run: Run, seed: int) -> Any:
     """SFTTrainer as it comes, but for the adapter's size."""
-    return _trl(folder, run, seed, {}, every=10)
+    return _trl(folder, run, seed, {})
 
 
 def trl_tuned(folder: Path, run: Run, seed: int) -> Any:
@@ -128,10 +139,10 @@ def trl_tuned(folder: Path, run: Run, seed: int) -> Any:
         "learning_rate": 1.0 / hidden, "adam_beta2": 0.98, "lr_scheduler_type": "cosine", "weight_decay": 0.01,
         "warmup_steps": 0.05, "bf16": fastest_dtype() is torch.bfloat16,
     }  # fmt: skip
-    return _trl(folder, run, seed, changed, every=10)
+    return _trl(folder, run, seed, changed)
 
 
-def _trl(folder: Path, run: Run, seed: int, changed: Mapping[str, Any], *, every: int) -> Any:
+def _trl(folder: Path, run: Run, seed: int, changed: Mapping[str, Any]) -> Any:
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -190,7 +201,7 @@ def _trl(folder: Path, run: Run, seed: int, changed: Mapping[str, Any], *, every
         def on_step_end(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
             run.steps = state.global_step
             spent = time.monotonic() - self.began - self.paused
-            if state.global_step % every and spent < run.limit_s:
+            if state.global_step % EVERY and spent < run.limit_s:
                 return
             model.eval()
             with packing(base.model):
