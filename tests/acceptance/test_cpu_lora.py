@@ -27,7 +27,10 @@ REPLIES = 208
 STOCK_REPLIES = 64
 """Of the slow path, enough to see that nearly all are changed."""
 
+PLUGINS_BUT_LORA = "trimtab_cpu_wait,trimtab_cpu_norm,trimtab_cpu_tiles"
 TOKENS = 16
+COMPILED = "compiled"
+"""Where PyTorch would put what it compiles while requests wait."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,14 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     model = save_model(folder / "base")
     adapters = {name: save_adapter(folder / name, model, seed=seed) for seed, name in enumerate(ADAPTERS, start=1)}
     servers = [
-        vllm_server(model, adapters, folder / "plugin.log"),
         vllm_server(
-            model, adapters, folder / "stock.log", environment={"VLLM_PLUGINS": "trimtab_cpu_wait,trimtab_cpu_norm"}
+            model, adapters, folder / "plugin.log", environment={"TORCHINDUCTOR_CACHE_DIR": str(folder / COMPILED)}
+        ),
+        vllm_server(
+            model,
+            adapters,
+            folder / "stock.log",
+            environment={"VLLM_PLUGINS": PLUGINS_BUT_LORA},
         ),
     ]
     with ExitStack() as stack, ThreadPoolExecutor() as pool:
@@ -88,6 +96,16 @@ def test_requests_that_come_together_are_served_together(engines: Engines) -> No
     one = min(send(engines.plugin, bodies[:1], 1).wall_s for _ in range(3))
     all_ = min(send(engines.plugin, bodies, CONCURRENCY).wall_s for _ in range(3))
     assert all_ < 12 * one
+
+
+def test_no_request_waits_for_a_compiler(engines: Engines) -> None:
+    """Confidences are log-probabilities; vLLM's sampler would have PyTorch compile for them, and for a temperature."""
+    asked = [
+        chat(model, "hello", tokens=4) | {"logprobs": True, "top_logprobs": 2, "temperature": 1.0} for model in ALL
+    ]
+    for reply in send(engines.plugin, asked, CONCURRENCY).replies:
+        assert len(reply["choices"][0]["logprobs"]["content"]) == 4
+    assert not list((engines.folder / COMPILED).rglob("*.cpp"))
 
 
 def test_no_base_reply_changes_by_being_batched_with_adapters(engines: Engines, mixed: list[list[int]]) -> None:

@@ -35,6 +35,7 @@ def test_a_cpu_engine_allows_runtime_loading_and_goes_offline_for_a_folder(model
     assert command.env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
     assert command.env["HF_HUB_OFFLINE"] == "1"
     assert command.env["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    assert command.env["TORCHDYNAMO_DISABLE"] == "1"
     assert "--enable-lora" in command.argv
     assert "--gpu-memory-utilization" not in command.argv
     assert command.argv[command.argv.index("--served-model-name") + 1] == "my-model"
