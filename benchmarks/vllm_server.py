@@ -44,6 +44,7 @@ def vllm_server(
 ) -> Iterator[str]:
     """Yield the URL of a healthy vLLM that serves `model` as `base` and each adapter by its name; port 0: any free."""
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was served on has connections that fade
         probe.bind(("127.0.0.1", port))
         port = probe.getsockname()[1]
     lora = ["--enable-lora", f"--max-lora-rank={rank}", f"--max-loras={len(adapters)}", "--lora-modules"]
