@@ -48,7 +48,8 @@ PIECES = {
     "top_logprobs",
 }
 PIECES |= {"text_offset"}
-"""In an event these are pieces: how many tokens an event carries depends on how busy the engine is."""
+"""In an event these are pieces: how many tokens an event carries depends on how busy the engine is, and so whether one
+ends in the middle of a character and has no text yet."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _choice(data: Any) -> int:
 def _masked(node: Any, streamed: bool, at: str = "") -> Any:
     if isinstance(node, dict):
         return {
-            name: "*" if name in VOLATILE or (streamed and name in PIECES and _is_piece(value))
+            name: "*" if name in VOLATILE or (streamed and name in PIECES and isinstance(value, str | list))
             else _masked(value, streamed, name)
             for name, value in node.items() if name not in {"system_fingerprint", "request_id"}
             and not (streamed and name == "usage" and at == "" and node.get("choices"))

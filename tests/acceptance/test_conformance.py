@@ -286,6 +286,8 @@ def test_the_comparison_sees_what_differs() -> None:
     pieces = [{"id": "1", "choices": [{"text": text, "finish_reason": None}]} for text in ("a", "b")]
     last = {"id": "1", "choices": [], "usage": {"prompt_tokens": 1}}
     assert not differences(reply(one, last), reply(*pieces, last))
+    half = {"id": "1", "choices": [{"text": "", "finish_reason": None}]}
+    assert not differences(reply(one, last), reply(pieces[0], half, pieces[1], last))
     at_once, stopped = ({"id": "1", "choices": [{"text": "ab", "finish_reason": why}]} for why in ("length", "stop"))
     in_two = [pieces[0], {"id": "1", "choices": [{"text": "b", "finish_reason": "length"}]}]
     assert not differences(reply(at_once, last), reply(*in_two, last))
