@@ -40,6 +40,9 @@ CONTROLLER = [Kill(point, "controller") for point in [*_named("controller"), F.F
 JOB = [Kill(point, "job") for point in [*_named("job"), F.DRAFT_WRITTEN, F.DRAFT_PLACED]]
 SERVE = [Kill(point, "serve") for point in _named("gateway", "spool", "person")]
 SHIP = [Kill(point, "ship") for point in _named("ship", "store")]
+LATEST = {"job": 5}
+"""Passages: on a fast machine a job writes hardly more often."""
+
 KILLS = int(os.environ.get("TRIMTAB_KILLS", "1040"))
 STARTS_S = 10.0
 WRITES = [F.STORE_BEGUN, F.STORE_WRITTEN, F.STORE_COMMITTED]
@@ -140,7 +143,7 @@ async def test_a_thousand_kills(
         )
     for tally in tallies.values():
         assert not tally.violations
-        assert len(tally.missed) <= 0.02 * tally.kills.total()
+        assert len(tally.missed) <= 0.02 * tally.kills.total(), tally.missed
 
 
 def _shuffled(chance: random.Random, victims: Sequence[str]) -> list[Kill]:
@@ -148,7 +151,7 @@ def _shuffled(chance: random.Random, victims: Sequence[str]) -> list[Kill]:
     found = [*CONTROLLER, *JOB, *SERVE, *SHIP]
     for role in ("controller", "controller", "job", "ship", "ship"):
         for point in WRITES * 3:
-            found.insert(chance.randrange(len(found)), Kill(point, role, nth=chance.randint(1, 9)))
+            found.insert(chance.randrange(len(found)), Kill(point, role, nth=chance.randint(1, LATEST.get(role, 9))))
     for victim in victims:
         for one in chance.sample([*CONTROLLER, *JOB], 8):
             found.insert(chance.randrange(len(found)), Kill(one.point, one.role, victim))
