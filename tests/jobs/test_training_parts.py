@@ -159,7 +159,7 @@ def test_packed_rows_do_not_attend_to_each_other(base: Base) -> None:
 
 def test_the_last_layer_is_spared_what_nobody_looks_at_and_gradients_are_the_same(tiny_base: Path) -> None:
     base, model, weights = adapted(tiny_base)
-    model.double()  # with AMX, attention in float32 is rounded as in bfloat16, and the order of sums seen
+    model.double()  # where bfloat16 is fast, `load_base` has float32 multiplied in it, and the order of sums is seen
     rows = [Encoded((1,), (7, 8)), *(row for text in QUESTIONS if (row := encode(base, asked(text), "a reply")))]
     for row in rows:
         data = {name: torch.tensor([ids]) for name, ids in row.row().items()}
