@@ -74,7 +74,7 @@ def worst_window(answered: Sequence[Answered]) -> float:
 RECOVER: Mapping[str, Any] = {"retrain": {"max_seconds": TRAINING_S}}
 LATENCY: Mapping[str, Any] = {
     "retrain": {"max_seconds": 150.0, "epochs": 100},
-    "promotion": {"min_pairs": 1000, "watch_s": 60.0, "cooldown_s": 5.0, "golden_margin": 0.05},
+    "promotion": {"min_pairs": 1000},
 }
 """A training and a shadow that last for long enough to say what a 99th percentile is."""
 
