@@ -23,14 +23,13 @@ class Run:
 
 
 def chat(model: str, text: str, *, tokens: int) -> Body:
-    """A greedy chat request for exactly `tokens` tokens, which come back as ids too."""
+    """A greedy chat request for exactly `tokens` tokens."""
     return {
         "model": model,
         "messages": [{"role": "user", "content": text}],
         "max_tokens": tokens,
         "temperature": 0,
         "ignore_eos": True,
-        "return_token_ids": True,
     }
 
 

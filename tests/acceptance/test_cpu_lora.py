@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,8 @@ STOCK_REPLIES = 64
 
 PLUGINS_BUT_LORA = "trimtab_cpu_wait,trimtab_cpu_norm,trimtab_cpu_tiles"
 TOKENS = 16
+NEAR_TIE = 0.03
+"""In nats between the two likeliest tokens: twice the most by which rounding was seen to turn one."""
 COMPILED = "compiled"
 """Where PyTorch would put what it compiles while requests wait."""
 
@@ -61,26 +64,54 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
         yield Engines(folder, plugin, stock)
 
 
-def replies(url: str, models: Sequence[str], count: int = REPLIES) -> list[list[int]]:
-    """Token ids of greedy replies to `count` texts, each sent to all of `models` in turn."""
-    bodies = [chat(model, text, tokens=TOKENS) for text in texts(count) for model in models]
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A greedy token, the runner-up to it, and by how many nats it won."""
+
+    chosen: str
+    runner_up: str
+    lead: float
+
+
+Reply = tuple[Token, ...]
+
+
+def replies(url: str, models: Sequence[str], count: int = REPLIES) -> list[Reply]:
+    """Greedy replies to `count` texts, each sent to all of `models` in turn."""
+    bodies = [
+        chat(model, text, tokens=TOKENS) | {"logprobs": True, "top_logprobs": 2, "return_tokens_as_token_ids": True}
+        for text in texts(count)
+        for model in models
+    ]
     run = send(url, bodies, CONCURRENCY)
-    return [reply["choices"][0]["token_ids"] for reply in run.replies]
+    return [tuple(map(read, reply["choices"][0]["logprobs"]["content"])) for reply in run.replies]
 
 
-def changed_by_company(url: str, models: Sequence[str], mixed: Sequence[list[int]]) -> dict[str, int]:
-    """How many replies of each of `models` differ in `mixed`, where requests to all four shared batches."""
+def read(position: dict[str, Any]) -> Token:
+    first, second = position["top_logprobs"]
+    runner_up = second if first["token"] == position["token"] else first
+    return Token(position["token"], runner_up["token"], position["logprob"] - runner_up["logprob"])
+
+
+def changed(alone: Reply, mixed: Reply) -> bool:
+    """Whether they part at anything but a near-tie, which the rounding of matmuls of few or of many rows may turn."""
+    for a, b in zip(alone, mixed, strict=True):
+        if a.chosen != b.chosen:
+            turned = (a.chosen, a.runner_up) == (b.runner_up, b.chosen)
+            return not turned or max(a.lead, b.lead) > NEAR_TIE
+    return False
+
+
+def changed_by_company(url: str, models: Sequence[str], mixed: Sequence[Reply]) -> dict[str, int]:
+    """How many replies of each of `models` are changed in `mixed`, where requests to all four shared batches."""
     count = len(mixed) // len(ALL)
     return {
-        model: sum(
-            a != b for a, b in zip(replies(url, [model], count), mixed[ALL.index(model) :: len(ALL)], strict=True)
-        )
-        for model in models
+        model: sum(map(changed, replies(url, [model], count), mixed[ALL.index(model) :: len(ALL)])) for model in models
     }
 
 
 @pytest.fixture(scope="module")
-def mixed(engines: Engines) -> list[list[int]]:
+def mixed(engines: Engines) -> list[Reply]:
     return replies(engines.plugin, ALL)
 
 
@@ -108,11 +139,8 @@ def test_no_request_waits_for_a_compiler(engines: Engines) -> None:
     assert not list((engines.folder / COMPILED).rglob("*.cpp"))
 
 
-def test_no_base_reply_changes_by_being_batched_with_adapters(engines: Engines, mixed: list[list[int]]) -> None:
-    """An adapter's matmuls round otherwise for few rows than for many, which turns a near-tie now and then."""
-    changed = changed_by_company(engines.plugin, ALL, mixed)
-    assert changed.pop("base") == 0
-    assert all(count < 0.1 * REPLIES for count in changed.values()), changed
+def test_no_reply_changes_by_being_batched_with_those_of_others(engines: Engines, mixed: list[Reply]) -> None:
+    assert changed_by_company(engines.plugin, ALL, mixed) == dict.fromkeys(ALL, 0)
 
 
 def test_that_check_catches_the_defect_of_the_stock_path(engines: Engines) -> None:
@@ -120,8 +148,8 @@ def test_that_check_catches_the_defect_of_the_stock_path(engines: Engines) -> No
     assert changed_by_company(engines.stock, ["base"], mixed)["base"] > 0.9 * STOCK_REPLIES
 
 
-def test_every_adapter_changes_the_replies(mixed: list[list[int]]) -> None:
-    told = [tuple(reply) for reply in mixed]
+def test_every_adapter_changes_the_replies(mixed: list[Reply]) -> None:
+    told = [tuple(token.chosen for token in reply) for reply in mixed]
     for first in range(0, len(told), len(ALL)):
         assert len(set(told[first : first + len(ALL)])) == len(ALL)
 
