@@ -18,21 +18,11 @@ from typing import Any, cast
 
 import uvloop
 
+from tests.service.gateway.apis import APIS, Event
+
 BASE = "base"
-TEXT = {"type": "text", "text": "x"}
-COUNTED = {"input_tokens": 2, "output_tokens": 1}
-OTHERS: dict[str, Any] = {
-    "/v1/messages": {
-        "id": "1", "type": "message", "role": "assistant", "content": [TEXT], "model": BASE,
-        "stop_reason": "end_turn", "usage": COUNTED,
-    },
-    "/v1/messages/count_tokens": {"input_tokens": 2},
-    "/v1/responses": {
-        "id": "1", "object": "response", "status": "completed", "usage": COUNTED,
-        "output": [{"type": "message", "role": "assistant", "content": [{**TEXT, "type": "output_text"}]}],
-    },
-}  # fmt: skip
-"""Routes for which one reply to all is enough."""
+STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+LAST = b"0\r\n\r\n"
 
 
 @dataclass
@@ -107,15 +97,15 @@ class Connection(asyncio.Protocol):
         elif path == "/v1/unload_lora_adapter":
             state.resident.discard(json.loads(body)["lora_name"])
             self._json(200, {})
-        elif path in {"/v1/chat/completions", "/v1/completions", *OTHERS}:
+        elif path in {"/v1/chat/completions", "/v1/completions", *APIS}:
             asked = json.loads(body)
             if asked["model"] != BASE and asked["model"] not in state.resident:
                 state.counts["missing"] += 1
                 message = f"The model `{asked['model']}` does not exist."
                 self._json(404, {"error": {"message": message, "type": "NotFoundError", "code": 404}})
                 return
-            if path in OTHERS:
-                self._json(200, OTHERS[path])
+            if path in APIS:
+                self._reply(*APIS[path](asked, ["x"]), streamed=bool(asked.get("stream")))
                 return
             self._task = asyncio.get_running_loop().create_task(self._generate(asked, chat="chat" in path))
         else:
@@ -124,6 +114,15 @@ class Connection(asyncio.Protocol):
     def _loaded(self, name: str) -> None:
         self._state.resident.add(name)
         self._json(200, {})
+
+    def _reply(self, reply: dict[str, Any], events: list[Event], *, streamed: bool) -> None:
+        if not streamed:
+            self._json(200, reply)
+            return
+        self._transport.write(STREAM)
+        for name, data in events:
+            self._event(b"event: %b\ndata: %b\n\n" % (name.encode(), json.dumps(data).encode()))
+        self._transport.write(LAST)
 
     async def _generate(self, asked: dict[str, Any], *, chat: bool) -> None:
         state = self._state
@@ -142,8 +141,7 @@ class Connection(asyncio.Protocol):
                 state.running -= 1
 
     async def _stream(self, model: str, tokens: int, *, chat: bool) -> None:
-        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-        self._transport.write(head)
+        self._transport.write(STREAM)
         for number in range(tokens):
             said: dict[str, Any] = {"delta": {"content": "x"}} if chat else {"text": "x"}
             choice = {"index": 0, **said, "logprobs": None, "finish_reason": "stop" if number == tokens - 1 else None}
@@ -151,10 +149,12 @@ class Connection(asyncio.Protocol):
             self._chunk({"id": self._state.id, "object": "chunk", "model": model, "choices": [choice]})
             await asyncio.sleep(self._state.gap_s)
         self._chunk(None)
-        self._transport.write(b"0\r\n\r\n")
+        self._transport.write(LAST)
 
     def _chunk(self, content: dict[str, Any] | None) -> None:
-        data = b"data: " + (json.dumps(content).encode() if content else b"[DONE]") + b"\n\n"
+        self._event(b"data: %b\n\n" % (json.dumps(content).encode() if content else b"[DONE]"))
+
+    def _event(self, data: bytes) -> None:
         self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def _json(self, status: int, content: Any) -> None:
