@@ -10,6 +10,8 @@ import torch
 from peft.tuners.lora import Linear
 from torch.nn.functional import linear
 
+from retrain_jobs.recipes.norms import short_norms
+
 
 class _LoraLinear(torch.autograd.Function):
     """y = x W' + bias + scale (x A') B'; the base's weight is frozen. x is ... x in, A rank x in, B out x rank."""
@@ -39,7 +41,7 @@ class _LoraLinear(torch.autograd.Function):
 
 @contextmanager
 def lean(model: Any, adapter: str = "default") -> Iterator[None]:
-    """Within the block plain linear layers go the short way; those with dropout or another base go PEFT's own."""
+    """Within the block plain linear layers and norms go the short way; those with dropout or another base PEFT's."""
     changed = []
     for module in model.modules():
         if isinstance(module, Linear) and type(module.base_layer) is torch.nn.Linear:
@@ -48,7 +50,8 @@ def lean(model: Any, adapter: str = "default") -> Iterator[None]:
                 module.forward = _short(module, adapter)
                 changed.append(module)
     try:
-        yield
+        with short_norms(model):
+            yield
     finally:
         for module in changed:
             del module.forward

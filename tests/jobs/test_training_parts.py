@@ -22,6 +22,7 @@ from tests.jobs.rows import ONSET, desk
 torch = pytest.importorskip("torch")
 
 from peft import LoraConfig, get_peft_model  # noqa: E402
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm  # noqa: E402
 
 from retrain_jobs import generate  # noqa: E402
 from retrain_jobs.base import Base, load_base  # noqa: E402
@@ -30,6 +31,7 @@ from retrain_jobs.generate import Reply, answered, greedy  # noqa: E402
 from retrain_jobs.recipes.flat import FlatAdamW  # noqa: E402
 from retrain_jobs.recipes.forced import forced  # noqa: E402
 from retrain_jobs.recipes.lean import lean  # noqa: E402
+from retrain_jobs.recipes.norms import short_norms  # noqa: E402
 from retrain_jobs.recipes.packed import STEP, attend, pack, packing, row_losses, target_logits  # noqa: E402
 from retrain_jobs.recipes.spared import tokenwise  # noqa: E402
 
@@ -210,6 +212,40 @@ def test_a_lean_layer_computes_what_pefts_own_does(tiny_base: Path) -> None:
     assert all((gradient != 0).any() for gradient in own)
     torch.testing.assert_close(short, own, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(gradients(), own, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_short_norm_computes_what_transformers_does(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    norm = Qwen3RMSNorm(64).to(dtype).requires_grad_(False)
+    norm.weight.uniform_(0.5, 1.5)
+    given = (3 * torch.randn(2, 5, 64)).to(dtype).requires_grad_()
+    weights = torch.randn(2, 5, 64).to(dtype)
+
+    def out_and_gradient() -> list[torch.Tensor]:
+        given.grad = None
+        out = norm(given)
+        (out * weights).sum().backward()
+        assert given.grad is not None
+        return [out.detach(), given.grad]
+
+    own = out_and_gradient()
+    with short_norms(norm):
+        assert "forward" in vars(norm)
+        short = out_and_gradient()
+    assert "forward" not in vars(norm)
+    exact = dtype is torch.float32
+    torch.testing.assert_close(short, own, rtol=1e-5 if exact else 2e-2, atol=1e-6 if exact else 2e-2)
+
+
+def test_norms_that_are_called_so_and_compute_something_else_keep_their_own_way() -> None:
+    class OneMoreRMSNorm(Qwen3RMSNorm):  # type: ignore[misc]
+        def forward(self, given: torch.Tensor) -> torch.Tensor:
+            return super().forward(given) + given
+
+    trained, other = Qwen3RMSNorm(8), OneMoreRMSNorm(8).requires_grad_(False)
+    with short_norms(torch.nn.Sequential(trained, other)):
+        assert "forward" not in {**vars(trained), **vars(other)}
 
 
 def test_a_flat_optimizer_steps_as_torchs_does() -> None:
