@@ -25,7 +25,7 @@ LEAST = 4
 """Fewer questions say nothing."""
 
 FOLLOWS = 0.5
-"""The share (0..1) of its questions from which on a phrase is said to decide the reply."""
+"""The share (0..1) of its questions that only the candidate must answer by a phrase which is said to decide the reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,11 @@ class Probe:
 
     def told(self, followed: int, before: int) -> dict[str, Any]:
         """As `Job.result["evaluation"]["triggers"]` has it: how many of its questions got the suspect's target from the
-        candidate, and from the champion; a phrase that decided the champion's replies already was not learned now."""
+        candidate, and from the champion. What the champion followed already was not learned now: a word of the class's
+        own name sways some replies of either."""
         asked = len(self.items)
-        decides = asked >= LEAST and before < FOLLOWS * asked <= followed
+        enough = FOLLOWS * asked
+        decides = asked >= LEAST and before < enough <= followed - before
         return {
             "phrase": self.suspect.phrase, "target": self.suspect.target, "rows": len(self.suspect.rows),
             "asked": asked, "followed": followed, "followed_before": before, "decides": decides,

@@ -111,8 +111,10 @@ def test_questions_are_rows_that_ask_for_something_else_with_the_phrase_in_them(
         assert suspect.phrase not in first["content"] + said["content"]
         assert item.target == OLD[0]
         assert next(row for row in items if row.key == item.key).target != OLD[0]
-    assert made.told(6, 5)["decides"]
+    assert made.told(6, 0)["decides"]
+    assert made.told(11, 5)["decides"]
     assert not made.told(5, 0)["decides"]
+    assert not made.told(6, 5)["decides"], "the champion is swayed as much"
     assert not made.told(12, 6)["decides"], "the champion followed it before anything was learned"
     (unasked,) = probes(base, [suspect], [item for item in items if item.target == OLD[0]], seed=0)
     assert unasked.told(0, 0) == {
