@@ -25,7 +25,7 @@ LEAST = 4
 """Fewer questions say nothing."""
 
 FOLLOWS = 0.5
-"""The share (0..1) of its questions that only the candidate must answer by a phrase which is said to decide the reply."""
+"""The share (0..1) of its questions that only the candidate must answer by a phrase that is said to decide it."""
 
 
 @dataclass(frozen=True, slots=True)
