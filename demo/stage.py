@@ -53,7 +53,7 @@ def write_stage(
             "min_new_examples": 400,
         },
         "promotion": {"min_pairs": 40, "watch_s": 60.0, "cooldown_s": 5.0, "golden_margin": 0.05},
-        "mirror": {"ratio": 1.0},
+        "mirror": {"ratio": 1.0, "max_in_flight": 1},  # on two cores each shadow is felt
     }
     for section, values in (sizes or {}).items():
         settings[section] = {**settings.get(section, {}), **values}
