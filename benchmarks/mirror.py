@@ -1,9 +1,9 @@
 """What clients feel of shadow traffic near saturation, on a real vLLM: `python -m benchmarks.mirror`.
 
 Four arms take turns over one engine, with the same arrivals and questions in a round: no mirror, the same again (what
-differs between these two is chance), the mirror with its gate, and the mirror with nothing but vLLM's request priority.
-Clients' requests come at random (a Poisson process) at a
-share of what the engine can do, and a fifth of them is offered to the candidate.
+differs between these two is chance), the mirror with its gate, and the mirror without limits, with lulls and vLLM's
+request priority alone. Clients' requests come at random (a Poisson process) at a share of what the engine can do, and a
+fifth of them is offered to the candidate.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ ARMS: dict[str, dict[str, Any]] = {
     OFF: {},
     AGAIN: {},
     MIRROR: {},
-    "priority alone": {"max_in_flight": 1000, "max_live_ratio": 1.0, "token_ratio": 1000.0},
+    "lulls and priority": {"max_in_flight": 1000, "max_live_ratio": 1.0, "token_ratio": 1000.0},
 }
 """Settings of each arm's mirror."""
 UNMIRRORED = (OFF, AGAIN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 from service.core.names import BASE
 
@@ -27,11 +28,12 @@ class Hold(StrEnum):
 class EngineUse:
     """One engine as this gateway sees it.
 
-    `live` counts the requests of clients there, `adapters` are those that clients use or used a moment ago; `shadows`
-    and `candidates` are the same for shadow requests.
+    `live` counts the requests of clients there, `load_average` is how many there were lately, `adapters` are those that
+    clients use or used a moment ago; `shadows` and `candidates` are the same for shadow requests.
     """
 
     live: int = 0
+    load_average: float = inf
     adapters: frozenset[str] = frozenset()
     shadows: int = 0
     candidates: frozenset[str] = frozenset()
@@ -47,8 +49,12 @@ class ShadowLimits:
 
 
 def hold(use: EngineUse, limits: ShadowLimits, candidate: str) -> Hold | None:
-    """Why a request to `candidate` may not begin on this engine now."""
-    if use.live > limits.max_live:
+    """Why a request to `candidate` may not begin on this engine now.
+
+    However few clients are there, it waits until they are no more than usual: the tail of their latency is made where
+    they crowd, and a shadow would lengthen it there.
+    """
+    if use.live > limits.max_live or _crowded(use):
         return Hold.ENGINE_BUSY
     if use.shadows >= limits.max_shadows:
         return Hold.CONCURRENCY
@@ -62,10 +68,28 @@ def must_yield(use: EngineUse, limits: ShadowLimits) -> bool:
     return use.live > YIELD_RATIO * limits.max_live or not _fits(use, limits, use.candidates)
 
 
+def _crowded(use: EngineUse) -> bool:
+    """By half a request at least: who keeps a constant number there makes no crowd because one has just paused."""
+    return use.live >= use.load_average + 0.5
+
+
 def _fits(use: EngineUse, limits: ShadowLimits, candidates: frozenset[str]) -> bool:
     """vLLM runs at most `lora_slots` adapters in a batch: one more evicts another, or waits until its requests end."""
     extra = candidates - use.adapters - {BASE}
     return not extra or len((use.adapters - {BASE}) | extra) <= limits.lora_slots
+
+
+class LoadAverage:
+    """How many requests of clients an engine has: the mean of the first `looks`, then weighted exponentially."""
+
+    def __init__(self, looks: int) -> None:
+        self._looks = looks
+        self._seen = 0
+        self.value = 0.0
+
+    def see(self, live: int) -> None:
+        self._seen = min(self._seen + 1, self._looks)
+        self.value += (live - self.value) / self._seen
 
 
 class TokenBudget:

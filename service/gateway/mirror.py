@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from time import perf_counter
 from typing import Any
 
@@ -18,7 +19,7 @@ from service.core.names import BASE
 from service.core.records import ShadowReply
 from service.core.routing import Target, holders
 from service.core.sampling import in_share
-from service.core.shadow import EngineUse, Hold, ShadowLimits, TokenBudget, hold, must_yield
+from service.core.shadow import EngineUse, Hold, LoadAverage, ShadowLimits, TokenBudget, hold, must_yield
 from service.gateway.ask import Ask, with_fields
 from service.gateway.occupancy import Occupancy
 from service.gateway.reading import Said
@@ -36,6 +37,9 @@ SHADOW_PRIORITY = 100
 
 _LOOK_S = 0.02
 """Between two looks at the engines while shadows wait or run: a few steps of a model."""
+
+_LOAD_LOOKS = 250
+"""Of the load average: the last few seconds."""
 
 _BUDGET_TOKENS = 16_384
 """What a lull in the clients' traffic may use of what they earned before."""
@@ -91,6 +95,7 @@ class Mirror:
         self._queue: deque[Job] = deque()
         self._running: set[_Shadow] = set()
         self._working: asyncio.Task[None] | None = None
+        self._load: dict[str, LoadAverage] = {}
         self._without_priority: set[str] = set()
 
     def offer(self, request_id: str, ask: Ask[Any], target: Target, tokens: int) -> None:
@@ -125,9 +130,17 @@ class Mirror:
 
     async def _work(self) -> None:
         while self._queue or self._running:
+            self._look()
             self._yield()
             self._begin_waiting()
             await self._clock.sleep(_LOOK_S)
+
+    def _look(self) -> None:
+        table = self._routes.table
+        engines = [engine.url for engine in table.engines] if table else []
+        self._load = {url: self._load.get(url) or LoadAverage(_LOAD_LOOKS) for url in engines}
+        for url, load in self._load.items():
+            load.see(self._occupancy.live(url))
 
     def _yield(self) -> None:
         now = self._clock.now()
@@ -185,9 +198,13 @@ class Mirror:
 
     def _use(self, engine: str, now: float) -> EngineUse:
         candidates = [shadow.job.candidate for shadow in self._running if shadow.engine == engine]
-        occupancy = self._occupancy
+        occupancy, load = self._occupancy, self._load.get(engine)
         return EngineUse(
-            occupancy.live(engine), occupancy.adapters(engine, now), len(candidates), frozenset(candidates)
+            live=occupancy.live(engine),
+            load_average=load.value if load else inf,
+            adapters=occupancy.adapters(engine, now),
+            shadows=len(candidates),
+            candidates=frozenset(candidates),
         )
 
     def _ended(self, shadow: _Shadow) -> None:

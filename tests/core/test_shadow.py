@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.core.names import BASE
-from service.core.shadow import EngineUse, Hold, ShadowLimits, TokenBudget, hold, must_yield
+from service.core.shadow import EngineUse, Hold, LoadAverage, ShadowLimits, TokenBudget, hold, must_yield
 
 NEW = "support@222222222222"
 OLD = "support@111111111111"
@@ -13,7 +13,7 @@ LIMITS = ShadowLimits(max_live=4, max_shadows=2, lora_slots=2)
 
 
 def use(live: int = 0, *adapters: str, shadows: int = 0, candidates: tuple[str, ...] = ()) -> EngineUse:
-    return EngineUse(live, frozenset(adapters), shadows, frozenset(candidates))
+    return EngineUse(live, adapters=frozenset(adapters), shadows=shadows, candidates=frozenset(candidates))
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,44 @@ def use(live: int = 0, *adapters: str, shadows: int = 0, candidates: tuple[str, 
 )
 def test_why_a_shadow_may_not_begin(seen, why):
     assert hold(seen, LIMITS, NEW) is why
+
+
+@pytest.mark.parametrize(
+    ("live", "load_average", "why"),
+    [
+        (1, 1.2, None),
+        (2, 1.2, Hold.ENGINE_BUSY),
+        (1, 0.9, None),
+        (1, 0.2, Hold.ENGINE_BUSY),
+        (0, 0.0, None),
+        (3, 3.4, None),
+        (4, 3.4, Hold.ENGINE_BUSY),
+        (5, 60.0, Hold.ENGINE_BUSY),
+    ],
+)
+def test_a_shadow_waits_for_a_lull_in_the_usual_load(live, load_average, why):
+    assert hold(EngineUse(live, load_average=load_average), LIMITS, NEW) is why
+
+
+def test_the_load_average_begins_with_the_mean_and_follows_what_comes():
+    load = LoadAverage(looks=4)
+    seen = []
+    for live in (2, 4, 3, 3, 7, 7):
+        load.see(live)
+        seen.append(load.value)
+    assert seen == [2.0, 3.0, 3.0, 3.0, 4.0, 4.75]
+
+
+@pytest.mark.parametrize("usual", [1, 32])
+def test_a_constant_crowd_does_not_starve_shadows(usual):
+    load = LoadAverage(looks=250)
+    limits = ShadowLimits(max_live=64, max_shadows=2, lora_slots=2)
+    begun = 0
+    for look in range(1000):
+        live = usual - (look % 5 == 0)  # each look in five meets one between two requests
+        load.see(live)
+        begun += hold(EngineUse(live, load_average=load.value), limits, NEW) is None
+    assert begun >= 700
 
 
 def test_a_shadow_of_the_base_model_needs_no_slot():
