@@ -14,10 +14,12 @@ import aiohttp
 import psutil
 import pytest
 import sqlalchemy as sa
+from alembic import command
 
 from service.control.keys import new_key
 from service.core.records import EngineView, Scope
 from service.drivers.store import open_store
+from service.drivers.upgrade import migration_config
 from tests.contract.conftest import emptied
 from tests.service.gateway.live import CHAT, Process, engine, eventually, gateway, session
 
@@ -85,6 +87,44 @@ async def test_a_store_that_is_away_costs_known_clients_nothing(
     assert stranger == 503
     assert sorted(stored) == sorted(request_id for _, request_id in asked)
     assert grown <= 32.0
+
+
+async def test_an_upgrade_of_the_schema_costs_known_clients_nothing(
+    keyed: tuple[Process, str], migrated_postgres: str, tmp_path: Path, scale: Any
+) -> None:
+    serving, secret = keyed
+    asked: list[tuple[int, str]] = []
+    async with session() as client:
+        asked += [await ask(client, serving, secret) for _ in range(50)]
+        await arrived(migrated_postgres, len(asked))
+        upgrade = asyncio.create_task(asyncio.to_thread(upgrade_again, migrated_postgres, scale(2.0, 20.0)))
+        while not upgrade.done():
+            asked.append(await ask(client, serving, secret))
+            await asyncio.sleep(0.02)
+        await upgrade
+    stored = await arrived(migrated_postgres, len(asked))
+    print(f"schema upgraded under traffic: {len(stored)} of {len(asked)} captures")
+    assert len(asked) >= 80
+    assert {status for status, _ in asked} == {200}
+    assert sorted(stored) == sorted(request_id for _, request_id in asked)
+    assert refused(tmp_path) == []
+
+
+def refused(folder: Path) -> list[Path]:
+    return list(folder.rglob("dead-letters.jsonl"))
+
+
+def upgrade_again(url: str, hold_s: float) -> None:
+    """From the schema before captures were partitioned, in one transaction, whose locks are held as long as if many
+    rows had to be gone through."""
+    writer = sa.create_engine(url)
+    config = migration_config()
+    with writer.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0030")
+        command.upgrade(config, "head")
+        time.sleep(hold_s)
+    writer.dispose()
 
 
 async def arrived(url: str, count: int) -> list[str]:

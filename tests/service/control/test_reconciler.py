@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from service.core.cycle import CycleState, Trigger
 from service.core.records import Adapter, JobPhase, JobStatus
 from tests.service.control.reconciling import (
@@ -72,6 +74,26 @@ async def test_a_cycle_from_drift_to_done(world: World) -> None:
     assert (await world.store.alias("support")).candidate is None
     kinds = {event.kind for event in await world.store.events("support")}
     assert {"cycle.open", "alias.promoted"} <= kinds
+
+
+@pytest.mark.parametrize(
+    ("trigger", "share"),
+    [
+        (Trigger.DRIFT, 0.8),
+        (Trigger.ALERT, 0.8),
+        (Trigger.LABELS, 0.2),
+        (Trigger.SCHEDULE, 0.2),
+        (Trigger.PERSON, 0.2),
+    ],
+)
+async def test_after_an_alarm_more_is_asked_of_the_candidate(world: World, trigger: Trigger, share: float) -> None:
+    with_settings(world, mirror={"ratio": 0.2, "alarm_ratio": 0.8})
+    await world.store.open_cycle("c1", "support", trigger, reason="x", evidence={}, now=world.clock.time, actor="ada")
+    await world.tick()
+    await world.finish_job()
+    for _ in range(2):
+        state = await world.tick()
+    assert (state, (await world.store.alias("support")).mirror_ratio) == (CycleState.SHADOWING, share)
 
 
 async def test_labels_open_a_cycle_once_and_not_again_for_the_same(world: World) -> None:
