@@ -1,4 +1,4 @@
-"""A slow-loris attack as a process of its own, so that it does not slow the clients that are measured.
+"""A slow-loris attack as a process of its own, which yields the processor: an attacker brings their own.
 
     python -m tests.service.gateway.trickle PORT COUNT
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 import sys
 
@@ -38,4 +39,5 @@ async def attack(port: int, count: int) -> None:
 if __name__ == "__main__":
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    os.nice(19)
     uvloop.run(attack(int(sys.argv[1]), int(sys.argv[2])))
