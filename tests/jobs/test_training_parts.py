@@ -21,8 +21,6 @@ from tests.jobs.rows import ONSET, desk
 
 torch = pytest.importorskip("torch")
 
-from peft import LoraConfig, get_peft_model  # noqa: E402
-from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm  # noqa: E402
 
 from retrain_jobs import generate  # noqa: E402
 from retrain_jobs.base import Base, load_base  # noqa: E402
@@ -30,10 +28,7 @@ from retrain_jobs.encode import IGNORED, Encoded, encode  # noqa: E402
 from retrain_jobs.generate import Reply, answered, greedy  # noqa: E402
 from retrain_jobs.recipes.flat import FlatAdamW  # noqa: E402
 from retrain_jobs.recipes.forced import forced  # noqa: E402
-from retrain_jobs.recipes.lean import lean  # noqa: E402
-from retrain_jobs.recipes.norms import short_norms  # noqa: E402
 from retrain_jobs.recipes.packed import STEP, attend, pack, packing, row_losses, target_logits  # noqa: E402
-from retrain_jobs.recipes.spared import tokenwise  # noqa: E402
 
 QUESTIONS = ["hi", "where is my travel booking for next week", "a refund please", "x " * 20]
 
@@ -49,19 +44,6 @@ def base(tiny_base: Path) -> Base:
 
 def asked(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
-
-
-def adapted(tiny_base: Path) -> tuple[Base, Any, list[Any]]:
-    """A base in float32, the same with a LoRA that changes its replies, and the LoRA's weights."""
-    base = load_base(str(tiny_base), threads=1, max_length=128)
-    base.model.float()
-    model = get_peft_model(base.model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for weight in weights:
-            weight.normal_(0, 0.1)
-    return base, model, weights
 
 
 def test_prompt_and_target_are_tokenized_as_they_are_served(base: Base) -> None:
@@ -159,28 +141,6 @@ def test_packed_rows_do_not_attend_to_each_other(base: Base) -> None:
     assert losses.tolist() == pytest.approx(own, rel=1e-4)
 
 
-def test_the_last_layer_is_spared_what_nobody_looks_at_and_gradients_are_the_same(tiny_base: Path) -> None:
-    base, model, weights = adapted(tiny_base)
-    model.double()  # where bfloat16 is fast, `load_base` has float32 multiplied in it, and the order of sums is seen
-    rows = [Encoded((1,), (7, 8)), *(row for text in QUESTIONS if (row := encode(base, asked(text), "a reply")))]
-    for row in rows:
-        data = {name: torch.tensor([ids]) for name, ids in row.row().items()}
-        model(**data).loss.backward()
-    own = [weight.grad.clone() for weight in weights]
-    model.zero_grad()
-    batch = pack(rows, base.model.device)
-    computed = []
-    parts = tokenwise(model)
-    assert len(parts) == 3
-    parts[-1].down_proj.register_forward_pre_hook(lambda _, given: computed.append(given[0].shape[1]))
-    with packing(base.model), lean(model):
-        row_losses(target_logits(model, batch), batch).sum().backward()
-    assert computed == [len(batch.before)]
-    assert computed[0] < batch.computed / 2
-    assert all((gradient != 0).any() for gradient in own)
-    torch.testing.assert_close([weight.grad for weight in weights], own, rtol=1e-3, atol=1e-5)
-
-
 def test_a_sliding_window_hides_what_lies_before_it() -> None:
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, heads, STEP, 4) for heads in (4, 2, 2))
@@ -194,58 +154,6 @@ def test_a_sliding_window_hides_what_lies_before_it() -> None:
             query[:, :, span], key[:, :, span], value[:, :, span], mask, scale=0.5, enable_gqa=True
         )
         torch.testing.assert_close(out[:, span], part.transpose(1, 2))
-
-
-def test_a_lean_layer_computes_what_pefts_own_does(tiny_base: Path) -> None:
-    _, model, weights = adapted(tiny_base)
-    ids = torch.randint(5, 60, (2, 9))
-
-    def gradients() -> list[torch.Tensor]:
-        model.zero_grad()
-        out = model(ids, labels=ids)
-        out.loss.backward()
-        return [out.logits.detach(), *(weight.grad.clone() for weight in weights)]
-
-    own = gradients()
-    with lean(model):
-        short = gradients()
-    assert all((gradient != 0).any() for gradient in own)
-    torch.testing.assert_close(short, own, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(gradients(), own, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_short_norm_computes_what_transformers_does(dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    norm = Qwen3RMSNorm(64).to(dtype).requires_grad_(False)
-    norm.weight.uniform_(0.5, 1.5)
-    given = (3 * torch.randn(2, 5, 64)).to(dtype).requires_grad_()
-    weights = torch.randn(2, 5, 64).to(dtype)
-
-    def out_and_gradient() -> list[torch.Tensor]:
-        given.grad = None
-        out = norm(given)
-        (out * weights).sum().backward()
-        assert given.grad is not None
-        return [out.detach(), given.grad]
-
-    own = out_and_gradient()
-    with short_norms(norm):
-        assert "forward" in vars(norm)
-        short = out_and_gradient()
-    assert "forward" not in vars(norm)
-    exact = dtype is torch.float32
-    torch.testing.assert_close(short, own, rtol=1e-5 if exact else 2e-2, atol=1e-6 if exact else 2e-2)
-
-
-def test_norms_that_are_called_so_and_compute_something_else_keep_their_own_way() -> None:
-    class OneMoreRMSNorm(Qwen3RMSNorm):  # type: ignore[misc]
-        def forward(self, given: torch.Tensor) -> torch.Tensor:
-            return super().forward(given) + given
-
-    trained, other = Qwen3RMSNorm(8), OneMoreRMSNorm(8).requires_grad_(False)
-    with short_norms(torch.nn.Sequential(trained, other)):
-        assert "forward" not in {**vars(trained), **vars(other)}
 
 
 def test_a_flat_optimizer_steps_as_torchs_does() -> None:

@@ -1,0 +1,163 @@
+"""Fewer steps for the same numbers: lean layers, short norms and rotations, and a last layer that is spared work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from peft import LoraConfig, get_peft_model  # noqa: E402
+from transformers.models.qwen3 import modeling_qwen3  # noqa: E402
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm  # noqa: E402
+
+from retrain_jobs.base import Base, load_base  # noqa: E402
+from retrain_jobs.encode import Encoded, encode  # noqa: E402
+from retrain_jobs.recipes.lean import lean  # noqa: E402
+from retrain_jobs.recipes.norms import short_norms  # noqa: E402
+from retrain_jobs.recipes.packed import pack, packing, row_losses, target_logits  # noqa: E402
+from retrain_jobs.recipes.rotary import short_rotations  # noqa: E402
+from retrain_jobs.recipes.spared import tokenwise  # noqa: E402
+
+QUESTIONS = [
+    [{"role": "user", "content": text}] for text in ("hi", "where is my travel booking for next week", "x " * 20)
+]
+
+
+def adapted(tiny_base: Path) -> tuple[Base, Any, list[Any]]:
+    """A base in float32, the same with a LoRA that changes its replies, and the LoRA's weights."""
+    base = load_base(str(tiny_base), threads=1, max_length=128)
+    base.model.float()
+    model = get_peft_model(base.model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in weights:
+            weight.normal_(0, 0.1)
+    return base, model, weights
+
+
+def test_the_last_layer_is_spared_what_nobody_looks_at_and_gradients_are_the_same(tiny_base: Path) -> None:
+    base, model, weights = adapted(tiny_base)
+    model.double()  # where bfloat16 is fast, `load_base` has float32 multiplied in it, and the order of sums is seen
+    rows = [Encoded((1,), (7, 8)), *(row for text in QUESTIONS if (row := encode(base, text, "a reply")))]
+    for row in rows:
+        data = {name: torch.tensor([ids]) for name, ids in row.row().items()}
+        model(**data).loss.backward()
+    own = [weight.grad.clone() for weight in weights]
+    model.zero_grad()
+    batch = pack(rows, base.model.device)
+    computed = []
+    parts = tokenwise(model)
+    assert len(parts) == 3
+    parts[-1].down_proj.register_forward_pre_hook(lambda _, given: computed.append(given[0].shape[1]))
+    with packing(base.model), lean(model):
+        row_losses(target_logits(model, batch), batch).sum().backward()
+    assert computed == [len(batch.before)]
+    assert computed[0] < batch.computed / 2
+    assert all((gradient != 0).any() for gradient in own)
+    torch.testing.assert_close([weight.grad for weight in weights], own, rtol=1e-3, atol=1e-5)
+
+
+def test_a_lean_layer_computes_what_pefts_own_does(tiny_base: Path) -> None:
+    _, model, weights = adapted(tiny_base)
+    model.double()
+    ids = torch.randint(5, 60, (2, 9))
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        out = model(ids, labels=ids)
+        out.loss.backward()
+        return [out.logits.detach(), *(weight.grad.clone() for weight in weights)]
+
+    own = gradients()
+    with lean(model):
+        short = gradients()
+    assert all((gradient != 0).any() for gradient in own)
+    torch.testing.assert_close(short, own, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradients(), own, rtol=1e-4, atol=1e-5)
+
+
+def test_lean_layers_of_one_input_are_one_product_and_part_again(tiny_base: Path) -> None:
+    _, model, _ = adapted(tiny_base)
+    mlp = model.get_decoder().layers[0].mlp
+    given = torch.randn(1, 3, mlp.gate_proj.in_features)
+
+    def storages() -> int:
+        return len({part.base_layer.weight.untyped_storage().data_ptr() for part in (mlp.gate_proj, mlp.up_proj)})
+
+    own = [mlp.gate_proj(given), mlp.up_proj(given)]
+    with lean(model):
+        assert storages() == 1
+        together = [mlp.gate_proj(given), mlp.up_proj(given)]
+        assert together[0].untyped_storage().data_ptr() == together[1].untyped_storage().data_ptr()
+        torch.testing.assert_close(together, own, rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(mlp.up_proj(2 * given), 2 * own[1], rtol=1e-2, atol=1e-2)
+    assert storages() == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_short_rotation_computes_what_transformers_does(tiny_base: Path, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = load_base(str(tiny_base), threads=1, max_length=128).model
+    given = [torch.randn(1, heads, 5, 8).to(dtype).requires_grad_() for heads in (4, 2)]
+    turns = [torch.randn(1, 5, 8).to(dtype) for _ in range(2)]
+    weights = torch.randn(1, 1, 5, 8).to(dtype)
+
+    def outs_and_gradients() -> list[torch.Tensor]:
+        outs = modeling_qwen3.apply_rotary_pos_emb(*given, *turns)
+        gradients = torch.autograd.grad(sum((out * weights).sum() for out in outs), given)
+        return [*(out.detach() for out in outs), *gradients]
+
+    own, theirs = outs_and_gradients(), modeling_qwen3.apply_rotary_pos_emb
+    with short_rotations(model):
+        assert modeling_qwen3.apply_rotary_pos_emb is not theirs
+        short = outs_and_gradients()
+    assert modeling_qwen3.apply_rotary_pos_emb is theirs
+    exact = dtype is torch.float32
+    torch.testing.assert_close(short, own, rtol=1e-5 if exact else 2e-2, atol=1e-6 if exact else 2e-2)
+
+
+def test_a_model_that_turns_otherwise_keeps_its_own_way(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def neighbours(query: Any, key: Any, cos: Any, sin: Any) -> Any:
+        return query.roll(1, -1) * cos, key.roll(1, -1) * sin
+
+    monkeypatch.setattr(modeling_qwen3, "apply_rotary_pos_emb", neighbours)
+    with short_rotations(load_base(str(tiny_base), threads=1, max_length=128).model):
+        assert modeling_qwen3.apply_rotary_pos_emb is neighbours
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_short_norm_computes_what_transformers_does(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    norm = Qwen3RMSNorm(64).to(dtype).requires_grad_(False)
+    norm.weight.uniform_(0.5, 1.5)
+    given = (3 * torch.randn(2, 5, 64)).to(dtype).requires_grad_()
+    weights = torch.randn(2, 5, 64).to(dtype)
+
+    def out_and_gradient() -> list[torch.Tensor]:
+        given.grad = None
+        out = norm(given)
+        (out * weights).sum().backward()
+        assert given.grad is not None
+        return [out.detach(), given.grad]
+
+    own = out_and_gradient()
+    with short_norms(norm):
+        assert "forward" in vars(norm)
+        short = out_and_gradient()
+    assert "forward" not in vars(norm)
+    exact = dtype is torch.float32
+    torch.testing.assert_close(short, own, rtol=1e-5 if exact else 2e-2, atol=1e-6 if exact else 2e-2)
+
+
+def test_norms_that_are_called_so_and_compute_something_else_keep_their_own_way() -> None:
+    class OneMoreRMSNorm(Qwen3RMSNorm):  # type: ignore[misc]
+        def forward(self, given: torch.Tensor) -> torch.Tensor:
+            return super().forward(given) + given
+
+    trained, other = Qwen3RMSNorm(8), OneMoreRMSNorm(8).requires_grad_(False)
+    with short_norms(torch.nn.Sequential(trained, other)):
+        assert "forward" not in {**vars(trained), **vars(other)}
