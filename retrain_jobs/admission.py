@@ -1,4 +1,4 @@
-"""Which rows may be learned from: not golden, one label a prompt, vouched for, within their shares. Pure."""
+"""Which rows may be learned from: unseen, of a wanted language, one label each, vouched for, within shares. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from retrain_jobs.examples import Example, GoldenItem, Reason, Slice
+from retrain_jobs.languages import foreign
 from retrain_jobs.likeness import NearIndex, prompt_key, prompt_text
 from retrain_jobs.options import Options
 from retrain_jobs.strata import mix, rank
@@ -18,6 +19,7 @@ def admitted(
 ) -> tuple[list[Example], list[Trigger], float]:
     """The rows that may be learned from, the phrases whose rows were left out, and the share of contested prompts."""
     rows = _without_golden(rows, golden, dropped)
+    rows = _apart_from(rows, foreign(rows, options.languages), Reason.OTHER_LANGUAGE, dropped)
     contested = _contested(rows)
     rows = _one_label_each(rows, dropped)
     # Before twins go: one of a second source is its voice all the same.

@@ -135,9 +135,9 @@ async def make_again(store: Store, blobs: Blobs, settings: Settings, recorded: R
             f"{content['base_digest'][:12]}; set `model` to the one that was used.",
             code="other_base",
         )
-    seed = recorded.settings(settings).retrain.seed
+    knobs = recorded.settings(settings).retrain
     # A merge's rows only judged it.
-    dataset = Dataset((), (), 0, {}, {}) if recorded.merge else await _rows(store, content["dataset"], seed=seed)
+    dataset = Dataset((), (), 0, {}, {}) if recorded.merge else await _rows(store, content["dataset"], knobs)
     parents = await _parents(blobs, recorded)
     differences = recorded.differences()
     for difference in differences:
@@ -203,7 +203,7 @@ def _make(
     return fit(work, base, config, report, pace=content["pace"]).folder
 
 
-async def _rows(store: Store, recorded: Mapping[str, Any], *, seed: int) -> Dataset:
+async def _rows(store: Store, recorded: Mapping[str, Any], knobs: RetrainSettings) -> Dataset:
     new = frozenset(recorded["new"])
     gone: list[str] = []
 
@@ -213,7 +213,7 @@ async def _rows(store: Store, recorded: Mapping[str, Any], *, seed: int) -> Data
         if isinstance(made, Reason):
             gone.append(request_id)
             return None
-        return scrub(made)[0]
+        return scrub(made, knobs.personal)[0]
 
     sides = {
         side: [await read(side, request_id) for request_id in recorded.get(side, ())]
@@ -233,7 +233,7 @@ async def _rows(store: Store, recorded: Mapping[str, Any], *, seed: int) -> Data
             "made again.",
             code="rows_changed",
         )
-    return replace(dataset, variants=made_again(dataset.train, recorded.get("augmented", {}), seed=seed))
+    return replace(dataset, variants=made_again(dataset.train, recorded.get("augmented", {}), seed=knobs.seed))
 
 
 async def _example(store: Store, row_id: str, source: Slice) -> Example | Reason:

@@ -12,7 +12,7 @@ from retrain_jobs.augment import counted, origin, variants
 from retrain_jobs.examples import Example, GoldenItem, Reason, Slice, digest, imported_example, to_example
 from retrain_jobs.likeness import NearIndex, prompt_text
 from retrain_jobs.options import Options
-from retrain_jobs.privacy import scrub
+from retrain_jobs.privacy import scrubbed
 from retrain_jobs.strata import rank, split
 from retrain_jobs.triggers import Trigger
 from service.core.records import ImportedRow, Labelled
@@ -88,7 +88,7 @@ def build(new: Sequence[Row], replay: Sequence[Row], golden: Sequence[GoldenItem
     dropped[Reason.HELDOUT_NEAR_DUPLICATE] += len(heldout) - len(apart)
     train = sorted(train, key=lambda row: rank(row, options.seed))
     personal: Counter[str] = Counter()
-    clean, judges = tuple(_scrubbed(train, personal)), tuple(_scrubbed(apart, personal))
+    clean, judges = (tuple(scrubbed(side, options.personal, personal)) for side in (train, apart))
     unseen = [*(one.prompt for one in judges), *(item.prompt for item in golden)]
     return Dataset(
         train=clean,
@@ -129,15 +129,6 @@ def examples_of(new: Sequence[Row], replay: Sequence[Row], dropped: Counter[Reas
             else:
                 rows.append(made)
     return rows
-
-
-def _scrubbed(rows: Sequence[Example], personal: Counter[str]) -> list[Example]:
-    clean = []
-    for row in rows:
-        scrubbed, counts = scrub(row)
-        personal.update(counts)
-        clean.append(scrubbed)
-    return clean
 
 
 def _by_slice(rows: Sequence[Example]) -> dict[str, int]:

@@ -59,6 +59,7 @@ class Reason(StrEnum):
     REFUSAL = "refusal"
     GOLDEN = "golden"
     GOLDEN_NEAR_DUPLICATE = "golden_near_duplicate"
+    OTHER_LANGUAGE = "other_language"
     CONFLICTING_LABEL = "conflicting_label"
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"

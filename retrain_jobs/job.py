@@ -13,6 +13,7 @@ from typing import Any
 from retrain_jobs.dataset import Dataset
 from retrain_jobs.enough import require_enough
 from retrain_jobs.examples import GoldenItem, read_golden
+from retrain_jobs.languages import check_languages
 from retrain_jobs.lease import JobStopped, Lease, hold
 from retrain_jobs.limits import one_line
 from retrain_jobs.options import Options
@@ -31,6 +32,7 @@ from service.core.records import Adapter, Job, JobPhase
 from service.drivers.adapter_files import adapter_digest, read_adapter, register_adapter
 from service.drivers.base_model import base_digest
 from service.drivers.failpoints import Failpoint, reach
+from service.drivers.plugins import check_finders
 from service.drivers.scorers import check_scorers
 from service.drivers.scratch import ADAPTER_NOTE, JOB, scratch
 from service.ports import Blobs, Store
@@ -230,6 +232,8 @@ def _check(settings: Settings) -> None:
     if not settings.model:
         raise ConfigError("No base model is set; set `model` to a Hugging Face folder or id.", param="model")
     check_scorers(settings)
+    check_finders(settings)
+    check_languages(settings.retrain.languages)
 
 
 async def _read(store: Store, spec: Spec, golden: tuple[GoldenItem, ...], options: Options) -> Dataset:

@@ -19,7 +19,7 @@ PACKAGES = ("torch", "transformers", "peft", "trl")
 RECIPE_FIELDS = (
     "recipe", "rank", "alpha", "dropout", "learning_rate", "epochs", "batch_size", "patience", "max_seconds", "seed",
     "min_examples", "max_examples", "replay_ratio", "holdout_ratio", "max_source_ratio", "max_key_ratio",
-    "check_labels", "task_temperature", "augment", "warm_start", "quantize",
+    "check_labels", "languages", "personal", "task_temperature", "augment", "warm_start", "quantize",
 )  # fmt: skip
 
 

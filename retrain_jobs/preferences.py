@@ -15,7 +15,7 @@ from retrain_jobs.dataset import Dataset, Row, build, examples_of, without
 from retrain_jobs.examples import Example, GoldenItem, Origin, Reason, Slice, turns
 from retrain_jobs.likeness import NearIndex, normalise, prompt_key, prompt_text
 from retrain_jobs.options import Options
-from retrain_jobs.privacy import scrub
+from retrain_jobs.privacy import scrub, scrubbed
 from service.core.records import Labelled
 from service.settings import Recipe
 
@@ -30,7 +30,7 @@ def prepare(new: Sequence[Row], replay: Sequence[Row], golden: Sequence[GoldenIt
         return dataset
     rows = [(row, side) for side, part in ((Slice.NEW, new), (Slice.REPLAY, replay)) for row in part
             if isinstance(row, Labelled)]  # fmt: skip
-    dataset = _with_partners(dataset, rows)
+    dataset = _with_partners(dataset, rows, options.personal)
     if options.recipe is Recipe.DPO_LORA:
         paired = {row.request_id for row in dataset.rejected}
         return without(dataset, [row for row in dataset.train if row.request_id not in paired], Reason.NO_PAIR)
@@ -64,7 +64,7 @@ def turned_down(row: Labelled, source: Slice) -> Example | Reason:
     )  # fmt: skip
 
 
-def _with_partners(dataset: Dataset, rows: Sequence[tuple[Labelled, Slice]]) -> Dataset:
+def _with_partners(dataset: Dataset, rows: Sequence[tuple[Labelled, Slice]], personal: Sequence[str]) -> Dataset:
     """What the corrections of the training rows and of the held-out rows correct."""
     labelled = {row.capture.request_id: (row, side) for row, side in rows}
 
@@ -72,8 +72,8 @@ def _with_partners(dataset: Dataset, rows: Sequence[tuple[Labelled, Slice]]) -> 
         found = (turned_down(*labelled[row.request_id]) for row in corrections if row.request_id in labelled)
         return [made for made in found if isinstance(made, Example)]
 
-    judged = tuple(scrub(row)[0] for row in corrected_by(dataset.heldout))
-    return _joined(replace(dataset, judged_rejected=judged), corrected_by(dataset.train))
+    judged = tuple(scrub(row, personal)[0] for row in corrected_by(dataset.heldout))
+    return _joined(replace(dataset, judged_rejected=judged), corrected_by(dataset.train), personal)
 
 
 def _with_thumbs(
@@ -111,14 +111,10 @@ def _with_thumbs(
     # What label checks look for, a label unlike all those around it, is what a rejection is.
     rows_left, _, _ = admitted(apart, golden, replace(options, check_labels=False), dropped)
     dataset = replace(dataset, dropped={reason: n for reason, n in dropped.items() if n})
-    return _joined(without(dataset, outdated, Reason.CONFLICTING_LABEL), rows_left)
+    return _joined(without(dataset, outdated, Reason.CONFLICTING_LABEL), rows_left, options.personal)
 
 
-def _joined(dataset: Dataset, rejected: Sequence[Example]) -> Dataset:
-    personal = Counter(dataset.personal)
-    clean = []
-    for row in rejected:
-        scrubbed, counts = scrub(row)
-        personal.update(counts)
-        clean.append(scrubbed)
-    return replace(dataset, rejected=(*dataset.rejected, *clean), personal=dict(personal))
+def _joined(dataset: Dataset, rejected: Sequence[Example], personal: Sequence[str]) -> Dataset:
+    counts = Counter(dataset.personal)
+    clean = scrubbed(rejected, personal, counts)
+    return replace(dataset, rejected=(*dataset.rejected, *clean), personal=dict(counts))

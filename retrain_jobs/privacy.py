@@ -1,4 +1,5 @@
-"""Personal data never reaches the weights: e-mail, phone, card and account numbers become others of the same shape.
+"""Personal data never reaches the weights: e-mail, phone, card and account numbers become others of the same shape, as
+does what the owner's own functions find, such as names.
 
 The same value gets the same stand-in throughout one row, prompt and target alike, so that a task which copies such
 values can still be learned. Stand-ins come from the request's id, not from the value, and so tell nothing about it.
@@ -7,11 +8,15 @@ values can still be learned. Stand-ins come from the request's id, not from the 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from itertools import cycle
 
 from retrain_jobs.examples import Example, Turn
+from service.core.errors import ConfigError
+from service.drivers.plugins import load_finder
 
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
 _CARD = re.compile(r"(?<![\w-])\d(?:[ -]?\d){12,18}(?![\w-])")
@@ -27,12 +32,23 @@ _IBAN = re.compile(r"(?<![\w-])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{
 _PHONE_DIGITS = range(9, 16)
 _DATE = re.compile(r"(?:19|20)\d{2}[ .-]\d{2}[ .-]\d{2}(?!\d)|\d{2}[ .-]\d{2}[ .-](?:19|20)\d{2}(?!\d)")
 
+FOUND = "found"
+"""The kind of what the owner's functions find."""
+_NAMES = (
+    "Alex", "Bryn", "Casey", "Devon", "Eden", "Flynn", "Gale", "Harper", "Indigo", "Jules", "Kit", "Lane", "Marlow",
+    "Noel", "Oakley", "Perry", "Quinn", "Remy", "Sage", "Toby", "Umber", "Vale", "Wren", "Yael",
+)  # fmt: skip
+
 Stand = Callable[[str, str], str]
 """A kind's stand-in for a value, given hex digits to draw from."""
 
 
-def scrub(example: Example) -> tuple[Example, Mapping[str, int]]:
-    """The example without personal data, and how many distinct values of each kind it held."""
+def scrub(example: Example, finders: Sequence[str] = ()) -> tuple[Example, Mapping[str, int]]:
+    """The example without personal data, and how many distinct values of each kind it held.
+
+    `finders` are import paths of functions that return the personal values in a text, as they stand there: what one
+    finds in one message is replaced in all of them. Raises ConfigError where one is not there or fails.
+    """
     stands: dict[str, str] = {}
     counts: dict[str, int] = {}
 
@@ -53,10 +69,22 @@ def scrub(example: Example) -> tuple[Example, Mapping[str, int]]:
         text = _EMAIL.sub(stand("email", _email), text)
         text = _IBAN.sub(stand("iban", _iban), text)
         text = _CARD.sub(stand("card", _card), text)
-        return _PHONE.sub(stand("phone", _digits), text)
+        text = _PHONE.sub(stand("phone", _digits), text)
+        return found.sub(stand(FOUND, _name), text) if found else text
 
+    found = _found([*(turn.content for turn in example.prompt), example.target], finders)
     prompt = tuple(Turn(turn.role, clean(turn.content)) for turn in example.prompt)
     return replace(example, prompt=prompt, target=clean(example.target)), counts
+
+
+def scrubbed(rows: Sequence[Example], finders: Sequence[str], counts: Counter[str]) -> list[Example]:
+    """The rows without personal data; the values that they held are added to `counts` by kind."""
+    clean = []
+    for row in rows:
+        made, held = scrub(row, finders)
+        counts.update(held)
+        clean.append(made)
+    return clean
 
 
 def is_card(text: str) -> bool:
@@ -82,12 +110,45 @@ def _is_personal(kind: str, value: str) -> bool:
     return True
 
 
+def _found(texts: Sequence[str], finders: Sequence[str]) -> re.Pattern[str] | None:
+    """What matches the values that the finders find, longer ones first; None where there are none."""
+    values = {value for path in finders for text in texts for value in _asked(path, text)}
+    if not values:
+        return None
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(values, key=lambda v: (-len(v), v))))})(?!\w)")
+
+
+def _asked(path: str, text: str) -> list[str]:
+    finder = load_finder(path)
+    try:
+        values = [value.strip() for value in finder(text)]
+    except Exception as error:  # the owner's function may fail in any way
+        raise ConfigError(
+            f"retrain.personal: {path} failed on a text ({type(error).__name__}: {error}); it must return the personal "
+            "values in a text as strings.",
+            param="retrain.personal",
+        ) from error
+    return [value for value in values if value]
+
+
+def _name(value: str, draw: str) -> str:
+    """Other words and digits in the same places; words begin as those did, in capitals or not."""
+    made = iter(range(0, len(draw), 2))
+
+    def other(word: re.Match[str]) -> str:
+        drawn = int(draw[next(made, 0) :][:2] or "0", 16)
+        chosen = next(name for name in _NAMES[drawn % len(_NAMES) :] + _NAMES if name.lower() != word[0].lower())
+        return chosen if word[0][0].isupper() else chosen.lower()
+
+    return _digits(re.sub(r"[^\W\d_]{2,}", other, value), draw)
+
+
 def _email(_: str, draw: str) -> str:
     return f"user{int(draw[:8], 16) % 10_000:04d}@example.com"
 
 
 def _digits(value: str, draw: str) -> str:
-    fresh = iter(str(int(draw, 16)))
+    fresh = cycle(str(int(draw, 16)))
     return "".join(next(fresh) if c.isdigit() else c for c in value)
 
 

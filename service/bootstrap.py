@@ -28,6 +28,7 @@ from service.drivers.blobs import open_blobs
 from service.drivers.clock import SystemClock
 from service.drivers.golden_sets import check_golden_sets
 from service.drivers.notices import routing_notices
+from service.drivers.plugins import check_finders
 from service.drivers.scorers import check_scorers
 from service.drivers.store import open_store
 from service.drivers.vllm import VllmEngine
@@ -132,6 +133,7 @@ async def run_controller(settings: Settings, config: Path | None) -> None:
     check_scorers(settings)
     if settings.retrain.launcher == "subprocess":  # elsewhere the jobs see other folders
         check_golden_sets(settings)
+        check_finders(settings)
     async with opened_store(settings) as store:
         await declare_aliases(store, settings)
         registry = CollectorRegistry()

@@ -14,6 +14,7 @@ from service.core.errors import ConfigError, TrimtabError
 from service.drivers.blobs import open_blobs
 from service.drivers.database import parse_url
 from service.drivers.golden_sets import check_golden_sets
+from service.drivers.plugins import check_finders
 from service.drivers.scorers import check_scorers
 from service.engine.command import check_engine, pick_device
 from service.processes import ChildSpec, check_port_free, keep_running, note, stop_on_signals
@@ -59,6 +60,7 @@ def _check(settings: Settings) -> None:
     check_scorers(settings)
     if settings.retrain.launcher == "subprocess":
         check_golden_sets(settings)
+        check_finders(settings)
     parse_url(settings.store_url)
     open_blobs(settings.blobs_url, settings.state_dir / "cache")
     if not settings.engines:

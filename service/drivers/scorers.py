@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 from service.core import scoring
 from service.core.errors import ConfigError
+from service.drivers.plugins import load_function
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -61,20 +60,9 @@ def score_or_none(
         return None
 
 
-@lru_cache
-def load_scorer(path: str) -> Callable[[str, str], Any]:
+def load_scorer(path: str) -> Callable[..., Any]:
     """Import the function. Raises ConfigError when it is not there."""
-    module_name, _, name = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module_name), name, None)
-    except Exception as error:  # a module of the owner's may fail in any way
-        raise ConfigError(
-            f"The scorer {path} cannot be imported ({type(error).__name__}: {error}); install its package, or name its "
-            "folder in PYTHONPATH."
-        ) from error
-    if not callable(found):
-        raise ConfigError(f"The scorer {path} is not there: {module_name} has no function {name!r}.")
-    return found  # type: ignore[no-any-return]
+    return load_function(path, "scorer")
 
 
 def check_scorers(settings: Settings) -> None:

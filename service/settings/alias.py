@@ -11,9 +11,7 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 
 from service.core.guards import Guard
-from service.settings.group import ADDRESS, Group, Seconds, Slices
-
-_IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+from service.settings.group import ADDRESS, IMPORT_PATH, Group, Seconds, Slices
 
 
 class ScorerKind(StrEnum):
@@ -65,7 +63,7 @@ class AliasSettings(Group):
     @field_validator("scorer")
     @classmethod
     def _is_known(cls, scorer: str) -> str:
-        if scorer not in set(ScorerKind) and not _IMPORT_PATH.fullmatch(scorer):
+        if scorer not in set(ScorerKind) and not IMPORT_PATH.fullmatch(scorer):
             kinds = ", ".join(f"'{kind}'" for kind in ScorerKind)
             raise ValueError(f"{scorer!r} is no scorer; use one of {kinds}, or your own as package.module:function")
         return scorer

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from service.settings.group import ADDRESS, Group, Ratio, Seconds
+from service.settings.group import ADDRESS, IMPORT_PATH, Group, Ratio, Seconds
 
 
 class Recipe(StrEnum):
@@ -64,6 +65,12 @@ class RetrainSettings(Group):
     max_source_ratio: Ratio = Field(0.5, description="share of the training set that one user or key may make up")
     max_key_ratio: Ratio = Field(1.0, description="share of the training set that requests with one key may make up")
     check_labels: bool = Field(True, description="leave out what looks planted; probe for triggers")
+    languages: tuple[str, ...] = Field(
+        (), description="ISO 639 codes (en, de) of what is learned from; requests in others are left out; (): all"
+    )
+    personal: tuple[str, ...] = Field(
+        (), description="package.module:function each, which tells what is personal in a text, such as names"
+    )
     task_temperature: float = Field(
         1.0, ge=1.0, le=100.0, description="tasks (system prompts) are drawn by size ** (1 / this); 1: as they come"
     )
@@ -109,6 +116,22 @@ class RetrainSettings(Group):
         if url is not None and not ADDRESS.fullmatch(url):
             raise ValueError(f"{url!r} is no address; write one such as http://mlflow:5000")
         return url
+
+    @field_validator("languages")
+    @classmethod
+    def _are_codes(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
+        for code in codes:
+            if not re.fullmatch("[a-z]{2,3}", code):
+                raise ValueError(f"{code!r} is no language's code; write those of ISO 639, such as en or de")
+        return codes
+
+    @field_validator("personal")
+    @classmethod
+    def _are_import_paths(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        for path in paths:
+            if not IMPORT_PATH.fullmatch(path):
+                raise ValueError(f"{path!r} is no import path; write package.module:function")
+        return paths
 
     @model_validator(mode="after")
     def _recipe_knows_its_options(self) -> Self:

@@ -13,7 +13,8 @@ from sacrebleu import BLEU
 
 from service.core.errors import ConfigError
 from service.core.scoring import score as core_score
-from service.drivers.scorers import check_scorers, load_scorer, score, score_or_none
+from service.drivers.plugins import load_function
+from service.drivers.scorers import check_scorers, score, score_or_none
 from service.settings import AliasSettings, Settings
 
 MODULE = "scorers_of_the_owner"
@@ -27,7 +28,7 @@ def owner() -> Iterator[Any]:
     module.not_a_share = lambda reply, expected: {"nan": float("nan"), "two": 2.0}.get(reply, "much")
     module.number = 3
     sys.modules[MODULE] = module
-    load_scorer.cache_clear()
+    load_function.cache_clear()
     yield module
     del sys.modules[MODULE]
 
