@@ -169,7 +169,7 @@ class Proxy:
         try:
             self._retries.earn()
             tried: list[str] = []
-            exchange.measured = ask.captured and self._confidence.take(exchange.at)
+            exchange.measured = ask.captured and self._confidence.take(exchange.at, self._open)
             conversation = ask.conversation() if len(target.engines) > 1 else None
             while True:
                 engine = self._routes.pick(target.engines, exchange.at, tried, conversation=conversation)
@@ -183,6 +183,8 @@ class Proxy:
                     if len(tried) > 1 or len(target.engines) == 1 or not self._retries.spend():
                         raise error
         finally:
+            if exchange.measured:
+                self._confidence.leave()
             lane.leave()
 
     async def _ask_engine(
