@@ -1,4 +1,4 @@
-"""The only place where concrete drivers are chosen: one run_* per process."""
+"""Where concrete drivers are chosen: one run_* per process, the controller's in `controller.py`."""
 
 from __future__ import annotations
 
@@ -10,28 +10,17 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from service.control.app import create_control_app
-from service.control.gauges import Gauges
-from service.control.launcher import KubernetesLauncher, Launcher, SubprocessLauncher
-from service.control.reconciler import Reconciler
-from service.control.residency import ResidencyKeeper
-from service.control.retention import Retention
-from service.control.sweeper import Sweeper
-from service.control.webhook import Webhook
 from service.core.errors import ConfigError
 from service.core.names import BASE
 from service.core.records import Adapter, Scope
 from service.drivers.adapter_files import register_adapter
 from service.drivers.blobs import open_blobs
 from service.drivers.clock import SystemClock
-from service.drivers.golden_sets import check_golden_sets
 from service.drivers.notices import routing_notices
-from service.drivers.plugins import check_finders
-from service.drivers.scorers import check_scorers
 from service.drivers.store import open_store
-from service.drivers.vllm import VllmEngine
 from service.gateway.app import create_app
 from service.gateway.gateway import Gateway
 from service.gateway.server import Server
@@ -39,7 +28,7 @@ from service.gateway.shipping import ShippingProcess
 from service.ports import Blobs, Store
 from service.processes import check_port_free, lower_priority, note, stop_on_signals
 from service.settings import Settings
-from service.telemetry import ControllerMetrics, GatewayMetrics
+from service.telemetry import GatewayMetrics
 
 if TYPE_CHECKING:
     from service.gateway.spans import Spans
@@ -125,40 +114,6 @@ async def run_serve(settings: Settings) -> None:
         app = create_app(gateway, control=control)
         note(f"serving on http://{server.host}:{server.port} (console: /console, API: /docs)")
         await Server(app, gateway, settings).serve()
-
-
-async def run_controller(settings: Settings, config: Path | None) -> None:
-    """The reconciler, until a signal comes."""
-    stop = stop_on_signals()
-    check_scorers(settings)
-    if settings.retrain.launcher == "subprocess":  # elsewhere the jobs see other folders
-        check_golden_sets(settings)
-        check_finders(settings)
-    async with opened_store(settings) as store:
-        await declare_aliases(store, settings)
-        registry = CollectorRegistry()
-        gauges = Gauges(ControllerMetrics(registry), store, settings)
-        if settings.server.controller_metrics_port:
-            host = settings.server.host if not settings.server.is_loopback else "127.0.0.1"
-            check_port_free(host, settings.server.controller_metrics_port, "server.controller_metrics_port")
-            start_http_server(settings.server.controller_metrics_port, addr=host, registry=registry)
-        engines = [VllmEngine(url, settings.engine_key) for url in settings.engine_urls]
-        clock = SystemClock()
-        blobs = build_blobs(settings)
-        keeper = ResidencyKeeper(
-            store, blobs, engines, clock,
-            drain_s=settings.server.drain_s, warm=settings.promotion.warm,
-        )  # fmt: skip
-        launcher: Launcher
-        if settings.retrain.launcher == "kubernetes":
-            launcher = KubernetesLauncher(settings)
-        else:
-            launcher = SubprocessLauncher(settings, config)
-        sweeper = Sweeper(store, blobs, settings.scratch_dir)
-        retention = Retention(store, settings.retention, clock)
-        address = settings.promotion.webhook
-        webhook = Webhook(address, clock) if address else None
-        await Reconciler(store, settings, keeper, launcher, gauges, clock, sweeper, retention, webhook).run(stop)
 
 
 async def run_monitor_process(settings: Settings) -> None:

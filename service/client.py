@@ -1,4 +1,8 @@
-"""The control API as the command line uses it, and how its answers are printed."""
+"""The control API as the command line uses it, and how its answers are printed.
+
+httpx and rich are imported where they are used: the commands that start a process load this module too, and would hold
+them for as long as it runs.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,16 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-import httpx
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from service.core.cycle import CycleState
 from service.core.errors import BadRequest, TrimtabError, Unavailable
 from service.core.progress import told_of_cycle
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    import httpx
+    from rich.table import Table
 
 ADAPTER_FILES = frozenset({"adapter_config.json", "adapter_model.safetensors"})
 _TIMEOUT_S = 30.0
@@ -56,6 +60,8 @@ class Api:
         return self._ask("POST", "/adapters", data={"alias": alias}, files=files).json()
 
     def _ask(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        import httpx
+
         try:
             with httpx.Client(timeout=_TIMEOUT_S, headers=self._headers, trust_env=False) as http:
                 reply = http.request(method, self._base + path, **kwargs)
@@ -93,6 +99,8 @@ def show(data: Any, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(data, indent=2) + "\n")
         return
+    from rich.console import Console
+
     # A pipe has no width: let rows be as long as they are.
     console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
     rows = next((v for v in data.values() if isinstance(v, list)), None) if isinstance(data, Mapping) else data
@@ -104,6 +112,8 @@ def show(data: Any, as_json: bool) -> None:
 
 
 def _table(rows: list[Mapping[str, Any]]) -> Table:
+    from rich.table import Table
+
     columns = [k for k, v in rows[0].items() if not isinstance(v, list | dict)]
     table = Table(*columns, box=None, header_style="bold")
     for row in rows:

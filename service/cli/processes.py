@@ -32,7 +32,7 @@ def serve(config: Config = None, state_dir: StateDir = None) -> None:
 @app.command()
 def controller(config: Config = None, state_dir: StateDir = None) -> None:
     """Run the reconciler that carries every cycle on."""
-    from service.bootstrap import run_controller
+    from service.controller import run_controller
 
     run(run_controller(settings_of(config, state_dir=state_dir), config))
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import psycopg
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,6 +23,8 @@ async def notify_routing(connection: AsyncConnection) -> None:
 
 async def routing_notices(url: str) -> AsyncIterator[None]:
     """One item at the start and one for each change since; it ends only by an error, when the connection is lost."""
+    import psycopg  # 5 MiB that a gateway over SQLite need not hold
+
     parsed = parse_url(url)
     assert parsed.drivername == POSTGRESQL
     conninfo = parsed.set(drivername="postgresql").render_as_string(hide_password=False)

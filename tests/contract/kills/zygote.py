@@ -25,7 +25,7 @@ import sklearn.feature_extraction.text  # noqa: F401
 import uvloop
 
 import service.drivers.store  # noqa: F401 - imported once for all
-from service import bootstrap
+from service import bootstrap, controller
 from service.settings import load_settings
 from tests.contract.kills import engine, light_job
 from tests.contract.kills.arming import follow
@@ -50,7 +50,7 @@ def run(asked: dict[str, Any]) -> int:
     sys.executable = str(config.parent / "job-python")
     settings = load_settings(config)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(bootstrap.run_serve(settings) if role == "serve" else bootstrap.run_controller(settings, config))
+        runner.run(bootstrap.run_serve(settings) if role == "serve" else controller.run_controller(settings, config))
     return 0
 
 

@@ -228,6 +228,14 @@ def test_importing_the_gateway_leaves_the_heavy_packages_out():
     assert done.stdout.strip() == "[]"
 
 
+def test_a_gateway_holds_nothing_that_only_other_commands_and_processes_need():
+    """They were 12 MiB of it."""
+    others = ("httpx", "rich", "psycopg", "service.control.reconciler")
+    code = f"import sys, service.cli, service.bootstrap; print([m for m in {others!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 async def test_a_canary_is_sticky_by_user_and_else_by_conversation(world):
     """Nobody meets two adapters in turn, and both sides have their share of the clients."""
     await world.route(candidate=CANDIDATE, canary_ratio=0.5)
