@@ -69,6 +69,12 @@ class Recorded:
             knobs = RetrainSettings.model_validate({**settings.retrain.model_dump(), **then})
         except ValidationError as error:
             raise BadRequest(f"The manifest's settings are none of ours: {error.errors()[0]['msg']}.") from error
+        if knobs.personal != settings.retrain.personal:  # a manifest may come from anywhere: it names no code to run
+            raise BadRequest(
+                f"The manifest's rows were scrubbed by {list(knobs.personal)}, and retrain.personal is "
+                f"{list(settings.retrain.personal)}; set it to the former.",
+                param="retrain.personal",
+            )
         return settings.model_copy(update={"retrain": knobs})
 
     def differences(self) -> list[str]:

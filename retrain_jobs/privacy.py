@@ -121,7 +121,10 @@ def _found(texts: Sequence[str], finders: Sequence[str]) -> re.Pattern[str] | No
 def _asked(path: str, text: str) -> list[str]:
     finder = load_finder(path)
     try:
-        values = [value.strip() for value in finder(text)]
+        values = finder(text)
+        if isinstance(values, str):
+            raise TypeError("it returned one string")  # whose letters would each be replaced
+        values = [value.strip() for value in values]
     except Exception as error:  # the owner's function may fail in any way
         raise ConfigError(
             f"retrain.personal: {path} failed on a text ({type(error).__name__}: {error}); it must return the personal "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,6 +125,23 @@ async def test_what_has_changed_is_told_before_anything_is_trained(store: SqlSto
 
     await store.add_feedback([Feedback("late", rows["train"][0], 9e9, expected="something else")])
     with pytest.raises(Conflict, match="a label has changed since"):
+        await make_again(store, blobs_of(trained), trained, recorded, None)
+
+
+def places(text: str) -> list[str]:
+    """A finder, as an operator may have one."""
+    return re.findall(r"luggage|item", text)
+
+
+async def test_what_the_owners_finders_found_is_found_again_and_a_manifest_names_no_code_to_run(
+    store: SqlStore, trained: Settings
+) -> None:
+    personal = trained.retrain.model_copy(update={"personal": (f"{__name__}:places",)})
+    scrubbing = trained.model_copy(update={"retrain": personal})
+    adapter = await made(store, scrubbing)
+    recorded = await find_manifest(store, adapter.name)
+    assert (await make_again(store, blobs_of(scrubbing), scrubbing, recorded, None)).same
+    with pytest.raises(BadRequest, match="were scrubbed by"):
         await make_again(store, blobs_of(trained), trained, recorded, None)
 
 

@@ -30,6 +30,7 @@ def owner() -> Iterator[None]:
     module: Any = types.ModuleType(MODULE)
     module.names = lambda text: re.findall(r"(?<=I am )[A-Z]\w+(?: [A-Z]\w+)?|(?<=account )K-\d+", text)
     module.fails = lambda text: 1 / 0
+    module.one_string = lambda text: "Ada"
     module.numbers = lambda text: [1, 2]
     module.all = lambda text: [text, "", "  ", "not in there"]
     sys.modules[MODULE] = module
@@ -142,7 +143,7 @@ def test_replies_that_were_turned_down_are_scrubbed_by_it_too() -> None:
         assert "Ada" not in row.target + row.prompt[0].content
 
 
-@pytest.mark.parametrize("function", ["fails", "numbers"])
+@pytest.mark.parametrize("function", ["fails", "numbers", "one_string"])
 def test_a_function_that_fails_ends_the_job_and_says_which(function: str) -> None:
     with pytest.raises(ConfigError, match=f"{MODULE}:{function} failed"):
         scrub(example("I am Ada"), [f"{MODULE}:{function}"])
