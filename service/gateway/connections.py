@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.core.errors import BadRequest, TrimtabError
 from service.gateway.guard import GONE
+from service.gateway.streaming import WRITE
 
 MAX_HEAD_BYTES = 64 * 1024
 _UPGRADES = (b"\r\nUpgrade:", b"\r\nupgrade:")
@@ -158,7 +159,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {GONE: self._gone}  # type: ignore[dict-item]
+        self.scope["extensions"] = {GONE: self._gone, WRITE: self.write_chunk}  # type: ignore[dict-item]
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -176,6 +177,13 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
         if not self.pipeline:  # uvicorn reads on when asked for more, which nobody is once a body is whole
             self.flow.resume_reading()
+
+    def write_chunk(self, body: bytes) -> bool:
+        """A piece of a reply without content-length, written at once; whether the client takes more right now."""
+        if self.transport.is_closing():
+            return False
+        self.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+        return not self.flow.write_paused
 
     def resume_writing(self) -> None:
         self._taken += 1

@@ -10,31 +10,31 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import Receive, Scope, Send
 
-from service.core.errors import EngineFailed, Overloaded, TrimtabError, Unavailable
+from service.core.errors import Overloaded, TrimtabError, Unavailable
 from service.core.names import user_source
 from service.core.records import Capture
 from service.core.records import Scope as KeyScope
 from service.core.routing import Target, resolve
 from service.gateway.admission import Admission
-from service.gateway.asgi import JSON, SSE, ClientGone, error_headers, read_body, send_bytes, send_json
+from service.gateway.asgi import JSON, ClientGone, error_headers, read_body, send_bytes, send_json
 from service.gateway.ask import Ask, Kind
 from service.gateway.confidence import ConfidenceBudget
 from service.gateway.dialects import DIALECTS
 from service.gateway.embedders import Embedders
 from service.gateway.exchange import Exchange
 from service.gateway.guard import Guard
-from service.gateway.hiding import hide_empty, hide_logprobs, hide_usage
+from service.gateway.hiding import hide_logprobs
 from service.gateway.ids import RequestIds
 from service.gateway.keyring import Keyring
 from service.gateway.limits import Allowances
 from service.gateway.occupancy import Occupancy
 from service.gateway.protocol import read_ask
 from service.gateway.retries import RetryBudget
+from service.gateway.streaming import pass_stream
 from service.gateway.table import Routes
 from service.gateway.tally import UNKNOWN, Tally
 from service.gateway.tracing import trace_headers
@@ -50,7 +50,6 @@ _log = logging.getLogger(__name__)
 
 CLIENT_GONE = 499
 _LAST_WORDS_S = 1.0
-MAX_EVENT_BYTES = 4 * 2**20
 
 Told = Callable[[Exchange, Capture], None]
 """Called after the last byte of an answered request; it may not wait and may not fail."""
@@ -114,7 +113,7 @@ class Proxy:
         try:
             with Guard(scope, self._settings.gateway.deadline_s) as guard:
                 await self._admit(kind, exchange, scope, receive)
-                await self._serve(exchange, guard, send)
+                await self._serve(exchange, scope, guard, send)
         except ClientGone:
             exchange.status, exchange.error = CLIENT_GONE, "The client went away."
         except TrimtabError as error:
@@ -156,7 +155,7 @@ class Proxy:
         sticky = ask.user or (ask.conversation().hex() if has_canary else exchange.request_id)
         return resolve(table, ask.model, sticky)
 
-    async def _serve(self, exchange: Exchange, guard: Guard, send: Send) -> None:
+    async def _serve(self, exchange: Exchange, scope: Scope, guard: Guard, send: Send) -> None:
         ask, target = exchange.ask, exchange.target
         assert ask is not None
         assert target is not None
@@ -176,7 +175,7 @@ class Proxy:
                 assert engine is not None
                 tried.append(engine)
                 try:
-                    await self._ask_engine(exchange, ask, target, engine, guard, send)
+                    await self._ask_engine(exchange, ask, target, engine, scope, guard, send)
                     return
                 except (EngineLost, AdapterMissing) as error:
                     self._routes.suspect(engine, self._clock.now())
@@ -188,7 +187,14 @@ class Proxy:
             lane.leave()
 
     async def _ask_engine(
-        self, exchange: Exchange, ask: Ask[Any], target: Target, engine: str, guard: Guard, send: Send
+        self,
+        exchange: Exchange,
+        ask: Ask[Any],
+        target: Target,
+        engine: str,
+        scope: Scope,
+        guard: Guard,
+        send: Send,
     ) -> None:
         self._routes.entered(engine)
         self._occupancy.entered(engine, target.adapter)
@@ -198,7 +204,7 @@ class Proxy:
             exchange.engine = engine
             with reply:
                 if ask.stream:
-                    await self._pass_stream(exchange, ask, reply, guard, send)
+                    await pass_stream(exchange, ask, reply, scope, guard, send)
                 else:
                     await self._pass_whole(exchange, ask, reply, guard, send)
         finally:
@@ -219,61 +225,6 @@ class Proxy:
         await send_bytes(send, 200, shown, [JSON, *exchange.headers()])
         assert exchange.reader is not None
         exchange.reader.whole(body)
-
-    async def _pass_stream(
-        self, exchange: Exchange, ask: Ask[Any], reply: EngineConnection, guard: Guard, send: Send
-    ) -> None:
-        hides_logprobs = exchange.measured and not ask.wants_logprobs
-        hides_usage = not ask.wants_usage
-        read = reply.read_some
-        assert exchange.reader is not None
-        feed = exchange.reader.feed
-        ended = exchange.dialect.ended
-        rest = b""
-        done = False
-        while True:
-            try:
-                data = await read()
-            except WireError as error:
-                raise self._broken(exchange) from error
-            if not data:
-                break
-            if rest:
-                data = rest + data
-                rest = b""
-            if not data.endswith(b"\n\n"):
-                end = data.rfind(b"\n\n") + 2
-                data, rest = (data[:end], data[end:]) if end > 1 else (b"", data)
-                if len(rest) > MAX_EVENT_BYTES:
-                    raise EngineFailed("The engine sent an event without end.")
-                if not data:
-                    continue
-            exchange.last_at = perf_counter()
-            feed(data)
-            shown = hide_empty(hide_logprobs(data)) if hides_logprobs else data
-            if hides_usage:
-                shown = hide_usage(shown)
-            if not exchange.head_sent:
-                exchange.first_at = exchange.last_at
-                await self._start_stream(exchange, send)
-            done = ended(data)
-            if shown:
-                await send({"type": "http.response.body", "body": shown, "more_body": True})
-        if not done:
-            raise self._broken(exchange)
-        exchange.status = 200
-        guard.complete()
-        await send({"type": "http.response.body", "body": b""})
-
-    async def _start_stream(self, exchange: Exchange, send: Send) -> None:
-        exchange.head_sent = True
-        headers = [SSE, (b"cache-control", b"no-cache"), *exchange.headers()]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-
-    def _broken(self, exchange: Exchange) -> EngineFailed:
-        if exchange.head_sent:
-            return EngineFailed("The engine broke off in the middle of its answer; ask again.")
-        return EngineLost("The engine broke off its answer; retry shortly.")
 
     async def _fail(self, exchange: Exchange, send: Send, error: TrimtabError) -> None:
         exchange.status, exchange.error = error.status, error.message

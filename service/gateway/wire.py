@@ -10,6 +10,7 @@ import asyncio
 import math
 import ssl
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
 from typing import cast
@@ -45,6 +46,7 @@ class EngineConnection(asyncio.Protocol):
         self._parts: deque[bytes] = deque()
         self._ahead = 0
         self._waiter: asyncio.Future[None] | None = None
+        self._taker: Callable[[bytes], bool] | None = None
         self._lost: Exception | None = None
         self._head_done = False
         self._complete = True
@@ -75,13 +77,24 @@ class EngineConnection(asyncio.Protocol):
         """
         while not self._parts and not self._complete:
             await self._more()
-        data = self._parts.popleft() if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts.clear()
-        self._ahead = 0
+        data = self._come()
         if self._paused and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
         return data
+
+    async def pour(self, taker: Callable[[bytes], bool]) -> None:
+        """Give `taker` what comes of the body in the moment it comes, until it says False or no more will come.
+
+        What it raises is raised here.
+        """
+        if self._parts or self._complete or self._lost is not None:
+            return
+        self._taker = taker
+        try:
+            await self._more()
+        finally:
+            self._taker = None
 
     async def read(self, limit: float = math.inf) -> bytes:
         """The rest of the body, or its first bytes: reading ends when `limit` is reached."""
@@ -130,6 +143,22 @@ class EngineConnection(asyncio.Protocol):
         finally:
             self._waiter = None
 
+    def _come(self) -> bytes:
+        data = self._parts.popleft() if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
+        self._ahead = 0
+        return data
+
+    def _pour(self, taker: Callable[[bytes], bool]) -> None:
+        try:
+            if (not self._parts or taker(self._come())) and not self._complete:
+                return
+        except Exception as error:
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_exception(error)
+        self._taker = None
+        self._wake()
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -149,6 +178,9 @@ class EngineConnection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._lost = error
             self.close()
+        if self._taker is not None:
+            self._pour(self._taker)
+            return
         self._wake()
         if self._ahead > _READ_AHEAD and not self._paused and self._transport is not None:
             self._paused = True

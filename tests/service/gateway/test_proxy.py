@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
+import re
+import socket
 from typing import Any
 
 import httpx
 import pytest
 
 from service.core.records import Scope
+from tests.service.gateway.live import raw_request
 
 ADAPTER = "support@111111111111"
 CHAT = {"model": "support", "messages": [{"role": "user", "content": "Where is it?"}]}
@@ -180,6 +184,29 @@ async def test_an_engine_without_the_adapter_sends_the_request_elsewhere(make_wo
     async with world.client() as http:
         replies = [await http.post("/v1/chat/completions", json=CHAT) for _ in range(4)]
     assert [r.status_code for r in replies] == [200] * 4
+
+
+async def test_who_reads_in_fits_gets_every_event_in_its_order(world, wait_until):
+    world.engine.words = [f"{number:<2000}" for number in range(8_000)]
+    url = httpx.URL(world.url)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(sock, (url.host, url.port))
+        await loop.sock_sendall(sock, raw_request({**CHAT, "stream": True}))
+        said = bytearray()
+        for number in itertools.count():
+            if number < 3:
+                await asyncio.sleep(0.3)  # all buffers on the way are full by then
+            fit = await loop.sock_recv(sock, 2**20)
+            said += fit
+            if said.endswith(b"0\r\n\r\n"):
+                break
+            assert fit, "cut off"
+    assert re.findall(rb'"content":"(\d+) *"', said) == [b"%d" % number for number in range(8_000)]
+    await wait_until(lambda: world.sink.captures)
+    assert next(iter(world.sink.captures.values())).completion_tokens == 8_000
 
 
 @pytest.mark.parametrize("dies_after", [0, 2])

@@ -66,6 +66,23 @@ async def asked(pool: ConnectionPool) -> tuple[int, bytes]:
         return reply.status, await reply.read()
 
 
+async def poured(pool: ConnectionPool) -> tuple[int, bytes]:
+    """The same, taken as it comes; who takes it wants each third piece to wait."""
+    parts: list[bytes] = []
+
+    def take(data: bytes) -> bool:
+        parts.append(data)
+        return len(parts) % 3 != 0
+
+    with await pool.ask(ASK, b"{}") as reply:
+        while data := await reply.read_some():
+            parts.append(data)
+            await reply.pour(take)
+        return reply.status, b"".join(parts)
+
+
+WAYS = pytest.mark.parametrize("way", [asked, poured])
+
 WHOLE = {
     "a length": [LENGTH],
     "byte by byte": [bytes([byte]) for byte in LENGTH],
@@ -77,10 +94,11 @@ WHOLE = {
 }
 
 
+@WAYS
 @pytest.mark.parametrize("script", WHOLE.values(), ids=WHOLE)
-async def test_a_whole_reply_is_read(script):
+async def test_a_whole_reply_is_read(script, way):
     async with scripted(script) as engine:
-        assert await asked(engine.pool()) == (200, b"hello")
+        assert await way(engine.pool()) == (200, b"hello")
         assert engine.asked == [ASK + b"{}"]
 
 
@@ -98,12 +116,13 @@ BROKEN = {
 }
 
 
+@WAYS
 @pytest.mark.parametrize("script", BROKEN.values(), ids=BROKEN)
-async def test_a_broken_reply_is_an_error_and_its_connection_not_used_again(script):
+async def test_a_broken_reply_is_an_error_and_its_connection_not_used_again(script, way):
     async with scripted(script, [LENGTH]) as engine:
         pool = engine.pool()
         with pytest.raises(WireError):
-            await asyncio.wait_for(asked(pool), 5.0)
+            await asyncio.wait_for(way(pool), 5.0)
         assert await asked(pool) == (200, b"hello")
         assert engine.connections == 2
 
@@ -165,6 +184,20 @@ async def test_a_connection_idle_for_too_long_is_not_used_again():
         for _ in range(2):
             assert await asked(pool) == (200, b"hello")
             await asyncio.sleep(0.1)
+        assert engine.connections == 2
+
+
+async def test_what_a_taker_raises_ends_the_reply():
+    def refuse(data: bytes) -> bool:
+        raise ValueError("not this")
+
+    async with scripted([CHUNKED, b"2\r\nhe\r\n", b"3\r\nllo\r\n", b"0\r\n\r\n"], [LENGTH]) as engine:
+        pool = engine.pool()
+        with await pool.ask(ASK, b"{}") as reply:
+            assert await reply.read_some() == b"he"
+            with pytest.raises(ValueError, match="not this"):
+                await asyncio.wait_for(reply.pour(refuse), 5.0)
+        assert await asked(pool) == (200, b"hello")
         assert engine.connections == 2
 
 
