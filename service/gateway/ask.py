@@ -77,6 +77,8 @@ class Ask(ABC, Generic[P]):
 
     def tags(self, keys: Collection[str]) -> Mapping[str, str]:
         """What the request's metadata says under these keys."""
+        if not keys:
+            return {}
         told = getattr(self.params, "metadata", None)
         known = told if isinstance(told, Mapping) else {}
         return {key: known[key] for key in keys if key in known}

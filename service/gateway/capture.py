@@ -47,8 +47,9 @@ class Outbox:
         self._clock = clock
         self._spool = Spool(root, settings.segment_bytes)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
-        self._encode = msgspec.json.Encoder().encode
-        self._waiting: list[bytes] = []
+        self._encode_into = msgspec.json.Encoder().encode_into
+        self._lines = bytearray()
+        self._count = 0
         self._waiting_bytes = 0
         self._writing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -82,22 +83,30 @@ class Outbox:
             return self._drop("disk_stuck")
         if self._spool.size_bytes + self._waiting_bytes >= self._settings.spool_bytes:
             return self._drop("spool_full")
-        line = _TAG_OF[type(record)] + self._encode(record) + b"\n"
-        self._waiting.append(line)
-        self._waiting_bytes += len(line)
+        lines = self._lines
+        start = len(lines)
+        lines += _TAG_OF[type(record)]
+        try:
+            self._encode_into(record, lines, -1)
+        except BaseException:
+            del lines[start:]
+            raise
+        lines += b"\n"
+        self._count += 1
+        self._waiting_bytes += len(lines) - start
         return True
 
     async def write(self) -> None:
         """Return once every record taken so far is on the disk."""
         async with self._writing:
-            if not self._waiting:
+            if not self._count:
                 return
-            lines, count = b"".join(self._waiting), len(self._waiting)
-            self._waiting.clear()
+            lines, count = self._lines, self._count
+            self._lines, self._count = bytearray(), 0
             # Whoever is cancelled here must not take the records along: they are on no other list any more.
             await asyncio.shield(self._append(lines, count))
 
-    async def _append(self, lines: bytes, count: int) -> None:
+    async def _append(self, lines: bytearray, count: int) -> None:
         try:
             await self._on_thread(self._spool.append, lines)
         except OSError as error:

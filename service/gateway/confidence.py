@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 _FEW = 4
-_SHARE = 0.25
+_SHARE = 0.125
 """Of a gateway's open requests; the engine has to tell each of their tokens in words."""
 
 
 class ConfidenceBudget:
     """So many requests a second, whichever come first; what a quiet second leaves may come at once in the next.
 
-    Of many at a time no more than a quarter: a busy engine would lose more by it than drift would gain.
+    Of many at a time no more than an eighth: a busy engine would lose more by it than drift would gain.
     """
 
     def __init__(self, per_s: float) -> None:

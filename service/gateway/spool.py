@@ -47,7 +47,7 @@ class Spool:
         _clear(self._root)
         self.tend()
 
-    def append(self, lines: bytes) -> None:
+    def append(self, lines: bytes | bytearray) -> None:
         """Add whole lines and put them on the disk."""
         if self._open_fd is None:
             self._number += 1

@@ -78,8 +78,8 @@ class CaptureSettings(Group):
     spool_bytes: int = Field(512 * 2**20, ge=4096)
     confidence_per_s: float = Field(
         10.0, ge=0, le=1e6,
-        description="requests a second, of one gateway, whose log-probabilities are asked of the engine (a "
-        "quarter of many at a time); 0: none",
+        description="requests a second, of one gateway, whose log-probabilities are asked of the engine (an "
+        "eighth of many at a time); 0: none",
     )  # fmt: skip
 
 
