@@ -24,8 +24,11 @@ class Bet:
     power: float
 
 
-TAIL = (Bet(0.03, 0.08), Bet(0.12, 0.1), Bet(0.35, 0.12), Bet(0.8, 0.2))
-"""For signals in which a new topic stands out: a few requests far out, up to nearly all of them."""
+TAIL = (Bet(0.12, 0.25), Bet(0.25, 0.65), Bet(0.7, 0.5), Bet(1.0, 0.35))
+"""For signals in which a new topic stands out: a few requests far out, up to all of them, more or less clearly."""
+
+FAR = (Bet(0.12, 0.1), Bet(0.35, 0.12))
+"""For some of them so far out that hardly any was before."""
 
 SHIFT = (Bet(0.1, 0.06), Bet(1.0, 0.45), Bet(1.0, 0.75))
 """For signals that drift as a whole, such as lengths."""

@@ -52,16 +52,16 @@ _CAP = 10.0
 """In alarms' levels: what is beyond only delays the end of an alarm."""
 
 _REPLACED = 2
-_SLACK, _HALF, _STEEPNESS = 1.2, 0.17, 1.5
+_HALF, _STEEPNESS = 0.2, 1.5
 
 
 def slack(ranked: int, every: float) -> float:
     """Rows between false alarms over the level that raises them, when rows are ranked among `ranked` others.
 
-    Above 1 for many, as the level jumps past an alarm's; below for few, as the reference's own oddity adds up over the
-    `every` rows that it is held against. Measured by simulation; see docs/drift.md.
+    Below 1 for few, as the reference's own oddity adds up over the `every` rows that it is held against. Measured by
+    simulation; see docs/drift.md.
     """
-    return float(_SLACK / (1.0 + (_HALF * every / max(1, ranked)) ** _STEEPNESS))
+    return float(1.0 / (1.0 + (_HALF * every / max(1, ranked)) ** _STEEPNESS))
 
 
 class Ranked:

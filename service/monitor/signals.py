@@ -99,7 +99,7 @@ class Signals:
             for i, reply in enumerate(self._frequent)
         ]
         return [
-            Signal(NOVELTY, Kind.INPUT, 0.4, TAIL, "new topics that the model is unsure of"),
+            Signal(NOVELTY, Kind.INPUT, 0.6, TAIL, "new topics that the model is unsure of"),
             Signal(EMBEDDING, Kind.INPUT, 0.06, TAIL, "far from all reference requests"),
             Signal(WORDS, Kind.INPUT, 0.08, TAIL, "words unseen in the reference"),
             Signal(f"{CONFIDENCE} down", Kind.OUTPUT, 0.1, TAIL, "confidence down"),

@@ -16,7 +16,7 @@ import numpy as np
 from service.core.drift import LABEL_SHARE, WINDOW_SHARE, Kind, Score
 from service.core.records import Labelled
 from service.core.season import Season, phase_of
-from service.monitor.betting import LOSS, TAIL
+from service.monitor.betting import FAR, LOSS
 from service.monitor.embedders import Vectors
 from service.monitor.evidence import Evidence, Rows
 from service.monitor.features import Column, Features
@@ -38,7 +38,7 @@ _MORE_LABELS = 1.2
 _SUSPECTS = 3
 _LEAST_RANKS = 20
 _STRANGE, _SURE = 0.1, 2.33
-_LOSSES = (Signal("score", Kind.QUALITY, 0.5, LOSS), Signal("confident_errors", Kind.QUALITY, 0.5, (*LOSS, *TAIL[1:3])))
+_LOSSES = (Signal("score", Kind.QUALITY, 0.5, LOSS), Signal("confident_errors", Kind.QUALITY, 0.5, (*LOSS, *FAR)))
 
 
 @dataclass(frozen=True, slots=True)
