@@ -208,8 +208,8 @@ def _peer(script: str, **given: Any) -> Any:
     return json.loads(done.stdout)
 
 
-def _show(name: str, rows: Rows, seeds: range) -> None:
-    title = f"{name}: reference {REFERENCE}, drift after {runs.SETTLED} clean requests, seeds {seeds[0]} to {seeds[-1]}"
+def _show(name: str, rows: Rows, seeds: range, settled: int) -> None:
+    title = f"{name}: reference {REFERENCE}, drift after {settled:,} clean requests, seeds {seeds[0]} to {seeds[-1]}"
     table = Table("row", "target", "ours [95%]", "beside it", title=title)
     for row in rows:
         table.add_row(*row)
@@ -222,15 +222,15 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(os.environ.get("TRIMTAB_CACHE", ".cache/trimtab")))
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--settled", type=int, default=1000, help="clean requests between the reference and the drift")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--pool", choices=POOLS, action="append")
     parser.add_argument("--row", choices=PARTS, action="append")
     options = parser.parse_args()
     for name in options.pool or POOLS:
-        rows = Bench(Where(name, options.cache, options.data), options.seeds, options.workers, options.first).rows(
-            options.row or PARTS
-        )
-        _show(name, rows, range(options.first, options.first + options.seeds))
+        where = Where(name, options.cache, options.data, options.settled)
+        rows = Bench(where, options.seeds, options.workers, options.first).rows(options.row or PARTS)
+        _show(name, rows, range(options.first, options.first + options.seeds), options.settled)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,6 @@ from service.monitor.stream import Stream
 
 CLEAN = 10_000
 
-SETTLED = 1000
-"""Clean requests between the reference and the drift."""
-
 LONGEST = 6000
 SHARES = (0.5, 0.2, 0.05)
 CHANGED = 0.3
@@ -29,11 +26,12 @@ _WINDOW = 500
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A pool by its name, and where pools are kept."""
+    """A pool by its name, where pools are kept, and how many clean requests lie between the reference and the drift."""
 
     name: str
     cache: Path
     data: Path
+    settled: int
 
     def world(self, seed: int, *, coverage: float = 0.1) -> World:
         return World(measured(self.cache, self.data)[self.name], seed, coverage=coverage)
@@ -55,7 +53,7 @@ def delays(where: Where, seed: int) -> dict[float, int]:
     found = {}
     for share in SHARES:
         world = where.world(seed)
-        world.step(SETTLED)
+        world.step(where.settled)
         if not world.alarm:
             found[share] = _until_alarm(world, 4 if share > 0.1 else 16, share=share)
     return found
@@ -65,7 +63,7 @@ def label_delay(where: Where, seed: int, coverage: float) -> float | None:
     """Labels until an alarm when the right answers to `CHANGED` of the requests change; None with an alarm before."""
     world = where.world(seed, coverage=coverage)
     world.stream.requests = None
-    world.step(SETTLED)
+    world.step(where.settled)
     return None if world.alarm else coverage * _until_alarm(world, 8, wrong=CHANGED)
 
 
