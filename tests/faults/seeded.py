@@ -141,9 +141,9 @@ FAULTS = (
     ),
     Fault(
         "a reply that has begun is asked for again",
-        "service/gateway/proxy.py",
-        "        if exchange.head_sent:\n            return EngineFailed(",
-        "        if False:\n            return EngineFailed(",
+        "service/gateway/streaming.py",
+        "    if exchange.head_sent:\n        return EngineFailed(",
+        "    if False:\n        return EngineFailed(",
         (f"{GATEWAY}retries.py", f"{GATEWAY}proxy.py"),
     ),
     Fault(
