@@ -91,6 +91,16 @@ async def test_what_was_taken_last_is_written_at_the_end(tmp_path, sink):
     assert set(sink.captures) == {"req_1"}
 
 
+async def test_a_record_that_cannot_be_written_down_spoils_no_other(tmp_path, sink):
+    async with Box(tmp_path, sink, fsync_interval_s=60.0) as box:
+        box.outbox.put(capture(1))
+        with pytest.raises(TypeError):
+            box.outbox.put(replace(capture(2), prompt=[{"role": "user", "content": object()}]))
+        box.outbox.put(capture(3))
+    assert set(sink.captures) == {"req_1", "req_3"}
+    assert not (tmp_path / "dead-letters.jsonl").exists()
+
+
 async def test_with_the_store_away_the_spool_grows_to_its_cap_then_drops_and_counts(tmp_path, sink, wait_until):
     sink.away = True
     async with Box(tmp_path, sink, spool_bytes=20_000, segment_bytes=4096) as box:
