@@ -34,7 +34,7 @@ from service.gateway.limits import Allowances
 from service.gateway.occupancy import Occupancy
 from service.gateway.protocol import read_ask
 from service.gateway.retries import RetryBudget
-from service.gateway.streaming import pass_stream
+from service.gateway.streaming import WRITE, Client, pass_stream
 from service.gateway.table import Routes
 from service.gateway.tally import UNKNOWN, Tally
 from service.gateway.tracing import trace_headers
@@ -113,7 +113,7 @@ class Proxy:
         try:
             with Guard(scope, self._settings.gateway.deadline_s) as guard:
                 await self._admit(kind, exchange, scope, receive)
-                await self._serve(exchange, scope, guard, send)
+                await self._serve(exchange, Client(send, guard, scope.get("extensions", {}).get(WRITE)))
         except ClientGone:
             exchange.status, exchange.error = CLIENT_GONE, "The client went away."
         except TrimtabError as error:
@@ -155,7 +155,7 @@ class Proxy:
         sticky = ask.user or (ask.conversation().hex() if has_canary else exchange.request_id)
         return resolve(table, ask.model, sticky)
 
-    async def _serve(self, exchange: Exchange, scope: Scope, guard: Guard, send: Send) -> None:
+    async def _serve(self, exchange: Exchange, client: Client) -> None:
         ask, target = exchange.ask, exchange.target
         assert ask is not None
         assert target is not None
@@ -175,7 +175,7 @@ class Proxy:
                 assert engine is not None
                 tried.append(engine)
                 try:
-                    await self._ask_engine(exchange, ask, target, engine, scope, guard, send)
+                    await self._ask_engine(exchange, ask, target, engine, client)
                     return
                 except (EngineLost, AdapterMissing) as error:
                     self._routes.suspect(engine, self._clock.now())
@@ -186,16 +186,7 @@ class Proxy:
                 self._confidence.leave()
             lane.leave()
 
-    async def _ask_engine(
-        self,
-        exchange: Exchange,
-        ask: Ask[Any],
-        target: Target,
-        engine: str,
-        scope: Scope,
-        guard: Guard,
-        send: Send,
-    ) -> None:
+    async def _ask_engine(self, exchange: Exchange, ask: Ask[Any], target: Target, engine: str, client: Client) -> None:
         self._routes.entered(engine)
         self._occupancy.entered(engine, target.adapter)
         try:
@@ -204,16 +195,14 @@ class Proxy:
             exchange.engine = engine
             with reply:
                 if ask.stream:
-                    await pass_stream(exchange, ask, reply, scope, guard, send)
+                    await pass_stream(exchange, ask, reply, client)
                 else:
-                    await self._pass_whole(exchange, ask, reply, guard, send)
+                    await self._pass_whole(exchange, ask, reply, client)
         finally:
             self._routes.left(engine)
             self._occupancy.left(engine, target.adapter, self._clock.now())
 
-    async def _pass_whole(
-        self, exchange: Exchange, ask: Ask[Any], reply: EngineConnection, guard: Guard, send: Send
-    ) -> None:
+    async def _pass_whole(self, exchange: Exchange, ask: Ask[Any], reply: EngineConnection, client: Client) -> None:
         try:
             body = await reply.read()
         except WireError as error:
@@ -221,8 +210,8 @@ class Proxy:
         shown = hide_logprobs(body) if exchange.measured and not ask.wants_logprobs else body
         exchange.status = 200
         exchange.head_sent = True
-        guard.complete()
-        await send_bytes(send, 200, shown, [JSON, *exchange.headers()])
+        client.guard.complete()
+        await send_bytes(client.send, 200, shown, [JSON, *exchange.headers()])
         assert exchange.reader is not None
         exchange.reader.whole(body)
 

@@ -8,10 +8,11 @@ be waited for does the stream go by `send`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from starlette.types import Scope, Send
+from starlette.types import Send
 
 from service.core.errors import EngineFailed, TrimtabError
 from service.gateway.asgi import SSE
@@ -29,6 +30,16 @@ WRITE = "trimtab.write"
 
 Write = Callable[[bytes], bool]
 """Takes a piece of a body; False if more should wait for `send`."""
+
+
+@dataclass(slots=True)
+class Client:
+    """Whom a reply goes to."""
+
+    send: Send
+    guard: Guard
+    write: Write | None
+    """None under a server without the extension `WRITE`."""
 
 
 class Events:
@@ -70,9 +81,7 @@ class Events:
         return hide_usage(shown) if self._hides_usage else shown
 
 
-async def pass_stream(
-    exchange: Exchange, ask: Ask[Any], reply: EngineConnection, scope: Scope, guard: Guard, send: Send
-) -> None:
+async def pass_stream(exchange: Exchange, ask: Ask[Any], reply: EngineConnection, client: Client) -> None:
     """Pass on the whole reply; `exchange` says how far it got.
 
     Raises:
@@ -80,7 +89,7 @@ async def pass_stream(
         EngineFailed: it broke off later, or what it sent is not a stream of events.
     """
     events = Events(exchange, ask)
-    write: Write | None = scope.get("extensions", {}).get(WRITE)
+    send, write = client.send, client.write
 
     def relay(data: bytes) -> bool:
         assert write is not None
@@ -103,7 +112,7 @@ async def pass_stream(
     if not events.done:
         raise _broken(exchange)
     exchange.status = 200
-    guard.complete()
+    client.guard.complete()
     await send({"type": "http.response.body", "body": b""})
 
 
