@@ -42,7 +42,7 @@ bench: install ## every row of the scorecard
 bench-gateway: install ## the gateway beside LiteLLM, TensorZero and nginx (they are installed on first use)
 	$(bin)/python -m benchmarks.gateway
 
-bench-drift: install ## drift: false alarms, delay, estimated accuracy, beside Evidently, river and NannyML
+bench-drift: install ## drift: false alarms, delay, estimated accuracy, beside Evidently, river, alibi-detect and NannyML
 	$(bin)/python -m benchmarks.drift
 
 bench-train: install ## the training recipe beside TRL's trainer: time to a loss, utilisation, padding, memory

@@ -11,8 +11,10 @@ import json
 import math
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,19 +24,20 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.drift import runs
+from benchmarks.drift import runs, window
+from benchmarks.drift.beside import MMD_SEEDS, online_mmd, peer, river
 from benchmarks.drift.bound import bounds
 from benchmarks.drift.peers.windowed import WINDOW, Windows, windows
+from benchmarks.drift.pool import Pool, pools
 from benchmarks.drift.runs import SHARES, Where
 from benchmarks.drift.streams import DECLARED, REFERENCE, side_by_side
-from benchmarks.gateway.peers.install import NotInstalled, environment
 from service.core.drift import WINDOW_SHARE
+from service.monitor.embedders import build_embedder
+from service.settings import Settings
 
 POOLS = ("CLINC150", "made")
-PARTS = ("false-alarms", "labels", "accuracy", "delays", "cost")
-HERE = Path(__file__).parent / "peers"
+PARTS = ("false-alarms", "labels", "accuracy", "delays", "mmd", "cost", "window")
 PEER_SEEDS, LABEL_SEEDS, BOUND_SEEDS = 40, 100, 3
-_RIVER_CLEAN, _RIVER_SETTLED, _RIVER_DRIFTED = 10_000, 1000, 3000
 
 Rows = list[tuple[str, str, str, str]]
 
@@ -48,7 +51,7 @@ class Bench:
 
     def rows(self, wanted: Sequence[str]) -> Rows:
         """The wanted parts; each row is also told as soon as it is there, for all take many minutes."""
-        parts = (self._false_alarms, self._labels, self._accuracy, self._delays, self._cost)
+        parts = (self._false_alarms, self._labels, self._accuracy, self._delays, self._mmd, self._cost, self._window)
         found: Rows = []
         for name, part in zip(PARTS, parts, strict=True):
             rows = part() if name in wanted else []
@@ -77,7 +80,7 @@ class Bench:
     def _delays(self) -> Rows:
         ours = self._run(runs.delays, self._seeds)
         least = self._run(bounds, min(BOUND_SEEDS, self._seeds))
-        peers = {**self._evidently(), **self._river()}
+        peers = {**self._evidently(), **river(self._where, self._peer_seeds)}
         rows: Rows = []
         for share, times in zip(SHARES, (2, 2, 3), strict=True):
             bound = {name: float(np.mean([one[name][share] for one in least])) for name in least[0]}
@@ -108,23 +111,13 @@ class Bench:
         )
         return told
 
-    def _river(self) -> dict[str, dict[float, list[float]]]:
-        world = self._where.world(0)
-        known = 1 - world.pool.known.features.columns["confidence"]
-        novel = 1 - world.pool.novel.features.columns["confidence"]
-        rng, given = np.random.default_rng(1), {}
-        for share in SHARES:
-            shape = (self._peer_seeds, _RIVER_SETTLED + _RIVER_DRIFTED)
-            is_novel = (rng.random(shape) < share) & (np.arange(shape[1]) >= _RIVER_SETTLED)
-            given[str(share)] = np.where(is_novel, rng.choice(novel, shape), rng.choice(known, shape))
-        clean = rng.choice(known, (self._peer_seeds, _RIVER_CLEAN))
-        told = _peer("change_detectors", clean=clean, start=_RIVER_SETTLED, **given)
-        if told is None:
-            return {}
-        return {
-            f"river {name} ({one['rate']:,.0f})": {share: one["delays"][str(share)] for share in SHARES}
-            for name, one in told.items()
-        }
+    def _mmd(self) -> Rows:
+        found = online_mmd(self._where)
+        if found is None:
+            return []
+        delays = "; ".join(f"{share:.0%} novel {_mean(found.delays[share])}" for share in SHARES)
+        what = "requests until alibi-detect's online MMD on embeddings notices"
+        return [(what, "", "", f"{delays}; at one false alarm in {found.rate:,.0f}; {MMD_SEEDS} seeds")]
 
     def _labels(self) -> Rows:
         found = {
@@ -141,7 +134,7 @@ class Bench:
         for share, goal in ((0.0, 3), (0.5, 8)):
             found = self._run(runs.accuracy, self._seeds, share)
             errors = [100 * abs(one[0] - one[1]) for one in found]
-            told = _peer(
+            told = peer(
                 "cbpe",
                 confidence=np.asarray([one[2] for one in found]),
                 right=np.asarray([one[4].scores for one in found]),
@@ -149,8 +142,8 @@ class Bench:
             )
             theirs = [100 * abs(value - one[1]) for value, one in zip(told, found, strict=True)] if told else []
             what = "points that estimated accuracy is off, " + (f"{share:.0%} novel" if share else "in-domain")
-            peer = f"NannyML CBPE {_mean(theirs)}" if theirs else "NannyML is not installed"
-            rows.append((what, f"at most {goal}", f"{_mean(errors)}; {self._seeds} seeds", peer))
+            beside = f"NannyML CBPE {_mean(theirs)}" if theirs else "NannyML is not installed"
+            rows.append((what, f"at most {goal}", f"{_mean(errors)}; {self._seeds} seeds", beside))
         return rows
 
     def _cost(self) -> Rows:
@@ -165,7 +158,42 @@ class Bench:
         world.stream.signals.measure(part.features, part.vectors)
         measured = (time.process_time() - began) / len(rows)
         told = f"{1e6 * weighed:.0f} µs weighed, {1e6 * measured:.0f} µs measured against the reference"
-        return [("CPU a request, without the embedding", "at most 50 µs", told, "")]
+        embedding = self._embedding()
+        both = f"{1e3 * (embedding + weighed + measured):.2f} ms, {1e3 * embedding:.2f} of them the embedding"
+        return [
+            ("CPU a request, without the embedding", "at most 50 µs", told, ""),
+            ("CPU a request, with the embedding", "at most 2 ms", both, ""),
+        ]
+
+    def _embedding(self) -> float:
+        """Seconds of CPU a text, all threads, as many at once as the worker embeds."""
+        pool = self._pool()
+        with TemporaryDirectory() as folder:
+            embedder = build_embedder(Settings(model=str(pool.model), state_dir=Path(folder)))
+            assert embedder is not None
+            texts = [one.text for one in pool.known[:2000]]
+            began = time.process_time()
+            embedder.embed(texts)
+            return (time.process_time() - began) / len(texts)
+
+    def _window(self) -> Rows:
+        pool = self._pool()
+        drawn = np.random.default_rng(0).integers(0, len(pool.known), 2 * window.SIZE + window.FRESH)
+        given = {"model": str(pool.model), "rows": [asdict(pool.known[i]) for i in drawn]}
+        argv = [sys.executable, "-m", window.__name__]
+        done = subprocess.run(argv, input=json.dumps(given), capture_output=True, text=True, check=True)
+        told = json.loads(done.stdout)
+        return [
+            (
+                f"a check of {window.SIZE:,} requests against {window.SIZE:,}",
+                "at most 2 s, 1,024 MiB",
+                f"{told['next']:.2f} s, {told['first']:.2f} s with a new reference; {told['mib']:.0f} MiB",
+                f"Evidently's tests of {window.PEER_SIZE:,} embeddings: {told['model']:.1f} s; MMD {told['mmd']:.1f} s",
+            )
+        ]
+
+    def _pool(self) -> Pool:
+        return next(one for one in pools(self._where.cache, self._where.data) if one.name == self._where.name)
 
 
 def _one(work: Callable[..., Any], where: Where, given: Sequence[Any], seed: int) -> Any:
@@ -186,26 +214,6 @@ def _mean(values: Sequence[float]) -> str:
 def _rate_interval(alarms: int, watched: int) -> str:
     spread = 1.96 * math.sqrt(alarms)
     return f"[{watched / (alarms + spread):,.0f}, {watched / max(1.0, alarms - spread):,.0f}]"
-
-
-def _peer(script: str, **given: Any) -> Any:
-    """What a peer's script prints; None, with the reason on the terminal, where the peers do not install."""
-    try:
-        python = environment("drift", HERE)
-    except NotInstalled as error:
-        print(f"{script}: not installed: {error}")
-        return None
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "given.npz"
-        np.savez(path, **given)
-        quiet = {**os.environ, "PYTHONPATH": "", "NML_DISABLE_USAGE_LOGGING": "1"}
-        done = subprocess.run(
-            [python, HERE / f"{script}.py", path], capture_output=True, text=True, check=False, env=quiet
-        )
-    if done.returncode:
-        print(f"{script}: {done.stderr[-300:]}")
-        return None
-    return json.loads(done.stdout)
 
 
 def _show(name: str, rows: Rows, seeds: range, settled: int) -> None:

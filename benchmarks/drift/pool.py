@@ -17,25 +17,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks import clinc
+from benchmarks.drift.answered import Answered
 from demo.base_model import ensure_base_model
 from demo.corpus import Example, Split, novel, taught
 
 MADE_KNOWN, MADE_NOVEL = 5000, 1200
 _BATCH = 64
 _MOST_TOKENS = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """One request with its reply; `confidence` is the mean log-probability of the reply's tokens."""
-
-    text: str
-    target: str
-    novel: bool
-    reply: str
-    confidence: float
-    prompt_tokens: int
-    reply_tokens: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def delays(where: Where, seed: int) -> dict[float, int]:
         world = where.world(seed)
         world.step(where.settled)
         if not world.alarm:
-            found[share] = _until_alarm(world, 4 if share > 0.1 else 16, share=share)
+            found[share] = _until_alarm(world, 1 if share > 0.1 else 16, share=share)
     return found
 
 
@@ -71,7 +71,7 @@ def _until_alarm(world: World, step: int, *, share: float = 0.0, wrong: float = 
     for past in range(0, LONGEST, step):
         world.step(step, share, wrong=wrong)
         if world.alarm:
-            return past + step // 2
+            return past + (step + 1) // 2
     return LONGEST
 
 

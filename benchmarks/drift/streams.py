@@ -13,8 +13,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.drift.pool import Answered, Pool, pools
-from service.core.records import Capture, Feedback, Labelled
+from benchmarks.drift.answered import Answered, labelled
+from benchmarks.drift.pool import Pool, pools
 from service.core.season import Season
 from service.monitor.embedders import Vectors, build_embedder
 from service.monitor.features import Features, measure
@@ -39,8 +39,8 @@ class Part:
     def __len__(self) -> int:
         return len(self.features)
 
-    def chosen(self, rows: NDArray[np.int64], *, labelled: NDArray[np.bool_] | None = None) -> Part:
-        """These requests; with a label only where `labelled` is true."""
+    def chosen(self, rows: NDArray[np.int64], *, told: NDArray[np.bool_] | None = None) -> Part:
+        """These requests; with a label only where `told` is true."""
         found = self.features
         scores = found.scores[rows]
         return Part(
@@ -48,7 +48,7 @@ class Part:
                 tuple(found.prompts[i] for i in rows),
                 tuple(found.replies[i] for i in rows),
                 {name: column[rows] for name, column in found.columns.items()},
-                scores if labelled is None else np.where(labelled, scores, np.nan),
+                scores if told is None else np.where(told, scores, np.nan),
             ),
             self.vectors[rows],
         )
@@ -74,17 +74,9 @@ def _measured(pool: Pool) -> Measured:
             raise SystemExit(f"error: {pool.model} has no embeddings that can be read")
         parts = []
         for answered in (pool.known, pool.novel):
-            features = measure([_row(i, one) for i, one in enumerate(answered)], "exact", None)
+            features = measure([labelled(i, one) for i, one in enumerate(answered)], "exact", None)
             parts.append(Part(features, embedder.embed(features.prompts)))
     return Measured(pool.name, parts[0], parts[1])
-
-
-def _row(i: int, one: Answered) -> Labelled:
-    capture = Capture(
-        str(i), float(i), "pool", "base", "none", [{"role": "user", "content": one.text}], one.reply, 200, 0.1,
-        prompt_tokens=one.prompt_tokens, completion_tokens=one.reply_tokens, confidence=one.confidence,
-    )  # fmt: skip
-    return Labelled(capture, Feedback(str(i), str(i), float(i), expected=one.target))
 
 
 class World:
@@ -95,7 +87,7 @@ class World:
         self.pool = pool
         self.coverage = coverage
         self.chosen = self.rng.integers(0, len(pool.known), REFERENCE)
-        self.reference = pool.known.chosen(self.chosen, labelled=self.rng.random(REFERENCE) < coverage)
+        self.reference = pool.known.chosen(self.chosen, told=self.rng.random(REFERENCE) < coverage)
         self.every = every
         self.stream = self.fresh()
         self.known = self.stream.signals.measure(pool.known.features, pool.known.vectors)
@@ -103,7 +95,7 @@ class World:
         self.known_losses, self.novel_losses = losses(pool.known.features), losses(pool.novel.features)
 
     def fresh(self) -> Stream:
-        rows = [_row(i, Answered("", "", False, "", 0.0, 0, 0)) for i in range(REFERENCE)]
+        rows = [labelled(i, Answered("", "", False, "", 0.0, 0, 0)) for i in range(REFERENCE)]
         return Stream(
             rows, self.reference.features, self.reference.vectors,
             every=self.every, least=LEAST_LABELLED, season=Season.NONE,

@@ -26,10 +26,10 @@ Rows = Floats
 """Strangeness, shape [requests, signals]; NaN is unknown."""
 
 _BLOCK = 32
-_LAG = 500
+_LAG = 250
 """Requests are ranked among once so many came after them: mild drift has been noticed by then."""
 
-_TAKEN_IN = 128
+_TAKEN_IN = 64
 """At least so many at a time: sorting them in is the most expensive step."""
 
 _MOST_RANKED = 4000
@@ -52,7 +52,7 @@ _CAP = 10.0
 """In alarms' levels: what is beyond only delays the end of an alarm."""
 
 _REPLACED = 2
-_HALF, _STEEPNESS = 0.2, 1.5
+_HALF, _STEEPNESS = 0.12, 1.5
 
 
 def slack(ranked: int, every: float) -> float:
@@ -168,13 +168,13 @@ class Evidence:
             if self._weigh(part, phase):
                 self._admit(part, phase)
 
-    def rank(self, row: Floats, phase: int) -> Floats:
-        """The share of what it is ranked among that is as strange or stranger, a signal each; NaN where unknown."""
+    def ranks(self, rows: Rows, phase: int) -> Rows:
+        """The share of what each is ranked among that is as strange or stranger, a signal each; NaN where unknown."""
         ranked = self._ranked.get(phase)
         if ranked is None:
-            return np.full(len(row), np.nan)
-        _, upto, among = ranked.places(row[None])
-        return np.asarray(np.where((among > 0) & np.isfinite(row), (upto + 1) / (among + 1), np.nan)[0])
+            return np.full(rows.shape, np.nan)
+        _, upto, among = ranked.places(rows)
+        return np.asarray(np.where((among > 0) & np.isfinite(rows), (upto + 1) / (among + 1), np.nan))
 
     def without(self, rows: Iterable[tuple[int, Rows]]) -> float:
         """The highest level that other rows, by phase, would reach from nothing, ranked as now."""

@@ -96,8 +96,8 @@ def _text(content: Any) -> str:
 
 def _non_alphabetic(text: str) -> float:
     """The share of characters, spaces aside, that are no letters."""
-    seen = [char for char in text if not char.isspace()]
-    return sum(not char.isalpha() for char in seen) / len(seen) if seen else math.nan
+    seen = "".join(text.split())
+    return (len(seen) - sum(map(str.isalpha, seen))) / len(seen) if seen else math.nan
 
 
 def _word_variety(text: str) -> float:

@@ -39,7 +39,7 @@ class Neighbours:
     def distance(self, vectors: Vectors) -> Column:
         """Of other requests (same embedder), shape [n]; NaN for a vector that holds values that are not numbers."""
         unit, _ = self._directions(np.nan_to_num(vectors))
-        found = self._nearest(unit, np.zeros(len(unit), np.float32))
+        found = self._nearest(unit, None)
         found[~np.isfinite(vectors).all(1)] = np.nan
         return found
 
@@ -61,10 +61,11 @@ class Neighbours:
         length = np.maximum(np.linalg.norm(centred, axis=1), _LEAST_LENGTH)
         return np.asarray(centred / length[:, None], np.float32), np.asarray(length, np.float32)
 
-    def _nearest(self, unit: Vectors, pull: Vectors) -> Column:
+    def _nearest(self, unit: Vectors, pull: Vectors | None) -> Column:
         """Each request is compared with all reference requests but one, so that both windows are measured alike.
 
-        `pull`: how far a request drew the centre towards itself, away from the others; taken back to first order.
+        `pull`: how far a request of the reference drew the centre towards itself, away from the others; taken back to
+        first order.
         """
         n = len(self._unit)
         k = min(_NEAREST, n - 1)
@@ -73,7 +74,8 @@ class Neighbours:
             part = unit[start : start + _CHUNK]
             rows = np.arange(len(part))
             likeness = part @ self._unit.T
-            likeness += (1 - likeness**2) * pull[start : start + _CHUNK, None] / self._length
+            if pull is not None:
+                likeness += (1 - likeness**2) * pull[start : start + _CHUNK, None] / self._length
             likeness[rows, (start + rows) % n] = -np.inf
             found[start : start + len(part)] = 1.0 - np.partition(likeness, -k, axis=1)[:, -k:].mean(1)
         return found

@@ -14,11 +14,12 @@ from service.monitor.embedders import Vectors
 from service.monitor.features import Column, Features
 from service.monitor.neighbours import Neighbours
 from service.monitor.scrub import scrub
-from service.monitor.words import Vocabulary
+from service.monitor.words import Unseen, Vocabulary
 
 NOVELTY = "novelty"
 EMBEDDING = "embedding"
 WORDS = "unseen_words"
+MANY = "many_unseen_words"
 CONFIDENCE = "confidence"
 RARITY = "rare_reply"
 REPLY = "reply"
@@ -37,8 +38,8 @@ _NUMERIC: Mapping[str, Kind] = {
     "reply_tokens": Kind.OUTPUT,
     "refusal": Kind.OUTPUT,
 }
-_NOVEL = (CONFIDENCE, EMBEDDING, WORDS)
-"""What `novelty` sums up."""
+_NOVEL: Mapping[str, float] = {CONFIDENCE: 1.0, EMBEDDING: 0.3, WORDS: 1.0}
+"""What `novelty` sums up, with weights."""
 
 Told = Mapping[str, Column]
 
@@ -99,9 +100,10 @@ class Signals:
             for i, reply in enumerate(self._frequent)
         ]
         return [
-            Signal(NOVELTY, Kind.INPUT, 0.6, TAIL, "new topics that the model is unsure of"),
-            Signal(EMBEDDING, Kind.INPUT, 0.06, TAIL, "far from all reference requests"),
+            Signal(NOVELTY, Kind.INPUT, 0.75, TAIL, "new topics that the model is unsure of"),
+            Signal(EMBEDDING, Kind.INPUT, 0.04, TAIL, "far from all reference requests"),
             Signal(WORDS, Kind.INPUT, 0.08, TAIL, "words unseen in the reference"),
+            Signal(MANY, Kind.INPUT, 0.3, TAIL, "many unseen words at once"),
             Signal(f"{CONFIDENCE} down", Kind.OUTPUT, 0.1, TAIL, "confidence down"),
             Signal(f"{CONFIDENCE} up", Kind.OUTPUT, 0.02, SHIFT, "confidence up"),
             Signal(RARITY, Kind.OUTPUT, 0.05, TAIL, "replies rare in the reference"),
@@ -110,7 +112,7 @@ class Signals:
         ]
 
     def _columns(self, features: Features, told: Told, seen: Column, *, inside: bool) -> dict[str, Column]:
-        columns = {name: told[name] for name in (EMBEDDING, WORDS)}
+        columns = {name: told[name] for name in (EMBEDDING, WORDS, MANY)}
         columns[f"{CONFIDENCE} down"], columns[f"{CONFIDENCE} up"] = told[CONFIDENCE], -told[CONFIDENCE]
         columns[RARITY] = -seen
         columns[NOVELTY] = self._novelty(told, len(features), inside=inside)
@@ -126,7 +128,8 @@ class Signals:
         for name, ladder in self._ladders.items():
             found = np.isfinite(told[name])
             stranger = len(ladder) - np.searchsorted(ladder, told[name][found], "left")
-            total[found] -= np.log(stranger / len(ladder) if inside else (stranger + 1) / (len(ladder) + 1))
+            share = stranger / len(ladder) if inside else (stranger + 1) / (len(ladder) + 1)
+            total[found] -= _NOVEL[name] * np.log(share)
             known[found] += 1
         return np.where(known == len(self._ladders), total, np.nan) if self._ladders else np.full(n, np.nan)
 
@@ -136,12 +139,12 @@ class Signals:
         return np.column_stack([columns[signal.name] for signal in self.signals])
 
 
-def _numbers(features: Features, unseen: Column, far: Column | None) -> dict[str, Column]:
+def _numbers(features: Features, unseen: Unseen, far: Column | None) -> dict[str, Column]:
     chars = np.maximum(features.columns["prompt_chars"], 1.0)
     told = {name: features.columns[name] for name in _NUMERIC if name in features.columns}
     told["tokens_per_char"] = features.columns["prompt_tokens"] / chars
     told[CONFIDENCE] = -features.columns[CONFIDENCE]
-    told[WORDS] = unseen
+    told[WORDS], told[MANY] = unseen.evidence, unseen.count
     told[EMBEDDING] = far if far is not None else np.full(len(features), np.nan)
     return told
 

@@ -177,15 +177,13 @@ class Stream:
         names = [signal.name for signal in self.signals.signals]
         if self.requests is None or NOVELTY not in names:
             return False
-        place, ranks = names.index(NOVELTY), []
-        for one in list(self._kept)[-newest:]:
-            rank = self.requests.rank(one.row, one.phase)[place]
-            if np.isfinite(rank):
-                ranks.append(rank)
-        n = len(ranks)
+        place, n, strange = names.index(NOVELTY), 0, 0
+        for phase, part in groupby(list(self._kept)[-newest:], key=lambda one: one.phase):
+            ranks = self.requests.ranks(np.stack([one.row for one in part]), phase)[:, place]
+            n += int(np.isfinite(ranks).sum())
+            strange += int((ranks <= _STRANGE).sum())
         if n < _LEAST_RANKS:
             return False
-        strange = sum(rank <= _STRANGE for rank in ranks)
         return bool(strange > _STRANGE * n + _SURE * math.sqrt(_STRANGE * (1 - _STRANGE) * n))
 
     def _one_client(self, evidence: Evidence | None, weighed: Collection[_Weighed]) -> str | None:
