@@ -24,7 +24,7 @@ class Bet:
     power: float
 
 
-TAIL = (Bet(0.12, 0.25), Bet(0.25, 0.65), Bet(0.7, 0.5), Bet(1.0, 0.35))
+TAIL = (Bet(0.12, 0.25), Bet(0.25, 0.65), Bet(0.7, 0.5), Bet(0.9, 0.25))
 """For signals in which a new topic stands out: a few requests far out, up to all of them, more or less clearly."""
 
 FAR = (Bet(0.12, 0.1), Bet(0.35, 0.12))
