@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(os.environ.get("TRIMTAB_CACHE", ".cache/trimtab")))
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--settled", type=int, default=5000, help="clean requests between the reference and the drift")
+    parser.add_argument("--settled", type=int, default=1000, help="clean requests between the reference and the drift")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--pool", choices=POOLS, action="append")
     parser.add_argument("--row", choices=PARTS, action="append")
