@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from hashlib import file_digest, sha256
+from hashlib import blake2b, file_digest, sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ Vectors = NDArray[np.float32]
 _FILES = ("model.onnx", "model.onnx_data", "weights.bin", "tokenizer.json")
 _BATCH = 64
 _MAX_TOKENS = 256
+_REMEMBERED_BYTES = 64 * 2**20
 _log = logging.getLogger(__name__)
 
 
@@ -94,6 +96,38 @@ class OnnxEmbedder:
         return np.asarray((output * weights).sum(1) / np.maximum(weights.sum(1), 1.0), dtype=np.float32)
 
 
+class Remembered:
+    """Asks another embedder only for texts that are new: windows overlap, so a check needs most of them again.
+
+    The newest 64 MiB of vectors are kept, by digests of their texts.
+    """
+
+    def __init__(self, inner: Embedder) -> None:
+        self._inner = inner
+        self._known: dict[bytes, Vectors] = {}
+
+    @property
+    def id(self) -> str:
+        return self._inner.id
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """One vector a text, shape [n, d]; raises what the other embedder raises."""
+        keys = [blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
+        before = self._inner.id
+        vectors = self._inner.embed(list(new.values()))
+        if self._inner.id != before:
+            # Another model answers under the same name: what is remembered does not compare with its vectors.
+            self._known, new = {}, dict(zip(keys, texts, strict=True))
+            vectors = self._inner.embed(list(new.values()))
+        if not keys:
+            return vectors
+        found = self._known | dict(zip(new, vectors, strict=True))
+        most = _REMEMBERED_BYTES // found[keys[0]].nbytes
+        self._known = dict(islice(found.items(), max(0, len(found) - most), None))
+        return np.stack([found[key] for key in keys])
+
+
 def build_embedder(settings: Settings) -> Embedder | None:
     """The embedder that the settings name, or the base model's own.
 
@@ -102,10 +136,10 @@ def build_embedder(settings: Settings) -> Embedder | None:
     drift = settings.drift
     try:
         if drift.embedder is None:
-            return OnnxEmbedder(_base_embeddings(settings), threads=drift.threads)
+            return Remembered(OnnxEmbedder(_base_embeddings(settings), threads=drift.threads))
         if drift.embedder.startswith(("http://", "https://")):
-            return UrlEmbedder(drift.embedder, drift.embedder_model)
-        return OnnxEmbedder(Path(drift.embedder).expanduser(), threads=drift.threads)
+            return Remembered(UrlEmbedder(drift.embedder, drift.embedder_model))
+        return Remembered(OnnxEmbedder(Path(drift.embedder).expanduser(), threads=drift.threads))
     except ConfigError as error:
         _log.error("Drift goes without its embedding detector: %s", error.message)
         return None

@@ -52,7 +52,7 @@ _CAP = 10.0
 """In alarms' levels: what is beyond only delays the end of an alarm."""
 
 _REPLACED = 2
-_HALF, _STEEPNESS = 0.12, 1.5
+_HALF, _STEEPNESS = 0.08, 3.0
 
 
 def slack(ranked: int, every: float) -> float:

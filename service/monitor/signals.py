@@ -91,16 +91,16 @@ class Signals:
 
     def _all(self) -> Sequence[Signal]:
         sides = [
-            Signal(f"{name} {way}", kind, 0.01, SHIFT, f"{name.replace('_', ' ')} {way}")
+            Signal(f"{name} {way}", kind, 0.005, SHIFT, f"{name.replace('_', ' ')} {way}")
             for name, kind in _NUMERIC.items()
             for way in ("up", "down")
         ]
         replies = [
-            Signal(f"{REPLY} {i}", Kind.OUTPUT, 0.006, SHIFT, f"more replies “{scrub(reply, limit=40)}”")
+            Signal(f"{REPLY} {i}", Kind.OUTPUT, 0.003, SHIFT, f"more replies “{scrub(reply, limit=40)}”")
             for i, reply in enumerate(self._frequent)
         ]
         return [
-            Signal(NOVELTY, Kind.INPUT, 0.75, TAIL, "new topics that the model is unsure of"),
+            Signal(NOVELTY, Kind.INPUT, 1.0, TAIL, "new topics that the model is unsure of"),
             Signal(EMBEDDING, Kind.INPUT, 0.04, TAIL, "far from all reference requests"),
             Signal(WORDS, Kind.INPUT, 0.08, TAIL, "words unseen in the reference"),
             Signal(MANY, Kind.INPUT, 0.3, TAIL, "many unseen words at once"),

@@ -1,12 +1,17 @@
-"""Words that the reference has never seen: the plainest sign of a new topic, and one that people understand."""
+"""Words that the reference has never seen: the plainest sign of a new topic, and one that people understand.
+
+A word one slip away from a seen one is *misspelled* and says less, or typing errors would look like topics. Such words
+share a form, themselves or short of one letter: the deletion neighbourhood (Bocek, Hunt and Stiller, "Fast similarity
+search in large dictionaries", University of Zurich 2007).
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -15,9 +20,15 @@ from service.monitor.features import Column
 _WORD = re.compile(r"\w+")
 _DIGIT = re.compile(r"\d")
 _MOST_WORDS = 500
-_ODDS = 16.0
-"""A new topic's words are unseen with so many times the odds of a known one's. Of 4 to 32 it was best, or nearly so, on
-six pools of requests; less serves long texts, more serves short ones."""
+_SLIPPED = range(4, 24)
+"""Letters of words that may be misspelled: among shorter ones too many others are near, longer ones are no words."""
+
+_ODDS, _MISSPELLED_ODDS = 16.0, 4.0
+"""A new topic's words are unseen, or look misspelled, with so many times the odds of a known one's. Of 6 to 32, and of
+1 to 8, they were best, or nearly so, on most of six pools of requests: less serves long texts and texts full of errors,
+more serves short ones without."""
+
+_SEVERAL = -1
 
 
 def words(text: str) -> list[str]:
@@ -28,8 +39,9 @@ def words(text: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """Of each request, how many different words it has that no other request of the reference has, and how likely so
-    many of so many are on a new topic (the logarithm of a likelihood ratio); NaN without words."""
+    """Of each request, how many different words it has that no other request of the reference has, misspelled ones
+    aside, and how likely so many of so many are on a new topic (the logarithm of a likelihood ratio); NaN without
+    words."""
 
     count: Column
     evidence: Column
@@ -40,24 +52,47 @@ class Vocabulary:
 
     def __init__(self, reference: Sequence[str]) -> None:
         self._sets = [frozenset(words(text)) for text in reference]
-        self._seen = Counter(word for found in self._sets for word in found)
-        known = sum(map(len, self._sets))
-        alone = sum(times == 1 for times in self._seen.values())
-        self._rate = (alone + 1) / (known + 2)
+        self._seen_in: dict[str, int] = {}
+        """Of each form of a word, the only reference request that has it, or `_SEVERAL`."""
+        for i, found in enumerate(self._sets):
+            for form in chain.from_iterable(map(_forms, found)):
+                if self._seen_in.setdefault(form, i) != i:
+                    self._seen_in[form] = _SEVERAL
+        unseen, misspelled, total = self._counts(enumerate(self._sets)).sum(0)
+        self._usual = (unseen + 1) / (total + 2), misspelled / (total + 2)
 
     def within(self) -> Unseen:
         """Of each reference request among the others."""
-        return self._unseen(zip(self._sets, self._sets, strict=True))
+        return self._unseen(self._sets, range(len(self._sets)))
 
     def unseen(self, texts: Sequence[str]) -> Unseen:
         """Of other requests. One reference request is left out in turn, so that both are measured against as many."""
-        found = (frozenset(words(text)) for text in texts)
-        return self._unseen((one, self._sets[i % len(self._sets)]) for i, one in enumerate(found))
+        found = [frozenset(words(text)) for text in texts]
+        return self._unseen(found, (i % len(self._sets) for i in range(len(found))))
 
-    def _unseen(self, pairs: Iterable[tuple[frozenset[str], frozenset[str]]]) -> Unseen:
-        counts, totals = [], []
-        for found, left_out in pairs:
-            counts.append(sum(self._seen[word] <= (word in left_out) for word in found) if found else math.nan)
-            totals.append(len(found))
-        count, total = np.asarray(counts, np.float64), np.asarray(totals, np.float64)
-        return Unseen(count, count * math.log(_ODDS) - total * math.log(1 + (_ODDS - 1) * self._rate))
+    def _unseen(self, requests: Sequence[frozenset[str]], left_out: Iterable[int]) -> Unseen:
+        unseen, misspelled, total = self._counts(zip(left_out, requests, strict=True)).T
+        usual, slips = self._usual
+        evidence = (
+            unseen * math.log(_ODDS)
+            + misspelled * math.log(_MISSPELLED_ODDS)
+            - total * math.log(1 + (_ODDS - 1) * usual + (_MISSPELLED_ODDS - 1) * slips)
+        )
+        return Unseen(*(np.where(total > 0, column, np.nan) for column in (unseen, evidence)))
+
+    def _counts(self, requests: Iterable[tuple[int, frozenset[str]]]) -> Column:
+        """How many words of each are unseen, misspelled, and there, shape [n, 3]; the numbered request is left out."""
+        found = []
+        for out, words_of in requests:
+            new = [word for word in words_of if self._seen_in.get(word, out) == out]
+            unseen = sum(all(self._seen_in.get(form, out) == out for form in _forms(word)) for word in new)
+            found.append((unseen, len(new) - unseen, len(words_of)))
+        return np.asarray(found, np.float64).reshape(-1, 3)
+
+
+def _forms(word: str) -> Iterator[str]:
+    """A word, then the same short of each letter in turn."""
+    yield word
+    if len(word) in _SLIPPED:
+        for i in range(len(word)):
+            yield word[:i] + word[i + 1 :]

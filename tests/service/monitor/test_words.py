@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from service.monitor.words import Vocabulary, words
 
@@ -22,6 +23,26 @@ def test_words_that_no_other_request_has_are_counted() -> None:
 def test_as_many_of_fewer_words_say_more() -> None:
     short, long, known = Vocabulary(REFERENCE).unseen(["fly Oslo", "is my order fly Oslo", "is my order"]).evidence
     assert short > long > known
+
+
+@pytest.mark.parametrize("slip", ["parce", "parcell", "parcek", "pracel"])
+def test_a_word_one_slip_away_from_a_seen_one_is_misspelled_not_new(slip: str) -> None:
+    _, count = Vocabulary(REFERENCE).unseen(["", f"Where is my {slip}?"]).count
+    assert count == 0
+
+
+def test_a_misspelled_word_says_less_than_a_new_one_and_more_than_a_seen_one() -> None:
+    new, slip, seen = Vocabulary(REFERENCE).unseen(["my flight", "my parcek", "my parcel"] * 2).evidence[[3, 1, 5]]
+    assert new > slip > seen
+
+
+def test_short_words_are_not_taken_for_each_other() -> None:
+    assert Vocabulary(["the car", "the car"]).unseen(["the cat"]).count == 1
+
+
+def test_a_slip_in_the_only_other_request_that_has_the_word_is_new() -> None:
+    assert Vocabulary(["my parcel", "my order"]).within().count.tolist() == [1.0, 1.0]
+    assert Vocabulary(["my parcel", "my parcek"]).within().count.tolist() == [0.0, 0.0]
 
 
 def test_a_reference_request_is_no_witness_for_itself() -> None:
