@@ -44,6 +44,7 @@ bench-gateway: install ## the gateway beside LiteLLM, TensorZero and nginx (they
 
 bench-drift: install ## drift: false alarms, delay, estimated accuracy, beside Evidently, river, alibi-detect and NannyML
 	$(bin)/python -m benchmarks.drift
+	$(bin)/python -m benchmarks.drift --row delays --settled 5000
 
 bench-train: install ## the training recipe beside TRL's trainer: time to a loss, utilisation, padding, memory
 	$(bin)/python -m benchmarks.train
