@@ -1,8 +1,9 @@
 """Words that the reference has never seen: the plainest sign of a new topic, and one that people understand.
 
-A word one slip away from a seen one is *misspelled* and says less, or typing errors would look like topics. Such words
-share a form, themselves or short of one letter: the deletion neighbourhood (Bocek, Hunt and Stiller, "Fast similarity
-search in large dictionaries", University of Zurich 2007).
+A word one slip away from a seen one is *misspelled* and says less, or typing errors would look like topics; one that
+is a seen word short of a letter counts as seen. Such words share a form, themselves or short of one letter: the
+deletion neighbourhood (Bocek, Hunt and Stiller, "Fast similarity search in large dictionaries", University of Zurich
+2007).
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ _SLIPPED = range(4, 24)
 """Letters of words that may be misspelled: among shorter ones too many others are near, longer ones are no words."""
 
 _ODDS, _MISSPELLED_ODDS = 16.0, 4.0
-"""A new topic's words are unseen, or look misspelled, with so many times the odds of a known one's. Of 6 to 32, and of
-1 to 8, they were best, or nearly so, on most of six pools of requests: less serves long texts and texts full of errors,
-more serves short ones without."""
+"""A new topic's words are unseen, or look misspelled, with so many times the odds of a known one's. Chosen among 6
+to 32 on six pools of requests, and 1 to 8 on four: less serves long texts and texts full of errors, more short ones
+without."""
 
 _SEVERAL = -1
 

@@ -36,6 +36,11 @@ def test_a_misspelled_word_says_less_than_a_new_one_and_more_than_a_seen_one() -
     assert new > slip > seen
 
 
+def test_a_seen_word_short_of_a_letter_counts_as_seen() -> None:
+    _, short, seen = Vocabulary(REFERENCE).unseen(["", "my parce", "my order"]).evidence
+    assert short == seen
+
+
 def test_short_words_are_not_taken_for_each_other() -> None:
     assert Vocabulary(["the car", "the car"]).unseen(["the cat"]).count == 1
 
