@@ -16,17 +16,17 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from benchmarks.drift.runs import SHARES, Where
 from benchmarks.drift.streams import DECLARED
 from service.monitor.evidence import Rows
-from service.monitor.signals import CONFIDENCE, EMBEDDING, WORDS
+from service.monitor.novelty import CONFIDENCE, EMBEDDING, WORDS
 
 
 def bounds(where: Where, seed: int) -> dict[str, dict[float, float]]:
-    """The bound by share: on all signals, and on the three that novelty is made of."""
+    """The bound by share: on all signals, and on confidence, distance and unseen words alone."""
     world = where.world(seed)
     names = [signal.name for signal in world.stream.signals.signals]
     novel = [names.index(name) for name in (f"{CONFIDENCE} down", EMBEDDING, WORDS)]
     return {
         "all signals": _bounds(world.known, world.novel),
-        "novelty's three": _bounds(world.known[:, novel], world.novel[:, novel]),
+        "three": _bounds(world.known[:, novel], world.novel[:, novel]),
     }
 
 

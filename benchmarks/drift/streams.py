@@ -18,6 +18,7 @@ from benchmarks.drift.pool import Pool, pools
 from service.core.season import Season
 from service.monitor.embedders import Vectors, build_embedder
 from service.monitor.features import Features, measure
+from service.monitor.neighbours import neighbours_of
 from service.monitor.stream import Stream, losses
 from service.settings import Settings
 
@@ -97,7 +98,7 @@ class World:
     def fresh(self) -> Stream:
         rows = [labelled(i, Answered("", "", False, "", 0.0, 0, 0)) for i in range(REFERENCE)]
         return Stream(
-            rows, self.reference.features, self.reference.vectors,
+            rows, self.reference.features, neighbours_of(self.reference.vectors),
             every=self.every, least=LEAST_LABELLED, season=Season.NONE,
         )  # fmt: skip
 

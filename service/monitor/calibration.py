@@ -19,6 +19,8 @@ _TAIL = 0.05
 _MAX_DRAWS = 4000
 _MAX_SAMPLED = 4_000_000
 _CHUNK = 250_000
+_DEARER = 10
+"""About so many requests are drawn one by one in the time of one support point's count."""
 _LEAST_STD = 0.001
 """Evidently's own floor of the standard deviation that it divides by."""
 
@@ -83,6 +85,8 @@ def _fit(statistics: Floats, reference_n: int, current_n: int) -> Null:
 
 def _counts(place: NDArray[np.intp], draws: int, size: int, bins: int, rng: Generator) -> NDArray[np.int64]:
     """How often each support point is drawn, shape [draws, bins]."""
+    if bins * _DEARER < size:
+        return rng.multinomial(size, np.bincount(place, minlength=bins) / len(place), draws)
     drawn = place[rng.integers(0, len(place), (draws, size))] + bins * np.arange(draws)[:, None]
     return np.bincount(drawn.ravel(), minlength=draws * bins).reshape(draws, bins)
 

@@ -18,6 +18,7 @@ from service.monitor.detectors import ESTIMATE, Calibration, Detection, calibrat
 from service.monitor.embedders import Embedder, Vectors
 from service.monitor.estimate import estimate_quality
 from service.monitor.features import Features, measure
+from service.monitor.neighbours import Neighbours, neighbours_of
 from service.monitor.reasons import explain
 from service.monitor.report import Reports
 from service.monitor.stream import EVIDENCE, LABEL_EVIDENCE, Stream
@@ -34,14 +35,15 @@ class Memory:
     """What is kept of one alias between checks, only to save work: after a restart it is made anew.
 
     `calibrated` is the digest of the reference that `calibration` was made from, `streamed` of the `stream`'s, of which
-    `labelled` requests had feedback; `told` is what `report` shows; `onset` is when the drift that goes on
-    began.
+    `labelled` requests had feedback, and `near` holds that of its neighbours with them; `told` is what `report` shows;
+    `onset` is when the drift that goes on began.
     """
 
     calibrated: str | None = None
     calibration: Calibration | None = None
     told: tuple[Verdict, str | None] | None = None
     reports: dict[bool, str] = field(default_factory=dict)
+    near: tuple[str, Neighbours | None] | None = None
     stream: Stream | None = None
     streamed: str | None = None
     labelled: int = 0
@@ -79,16 +81,16 @@ class Checker:
         if windows.sizes.reference < self._policy.wanted.reference:
             return False
         digest = _digest(self._embedder.id if self._embedder else "", windows.reference)
+        labelled = sum(row.feedback is not None for row in windows.reference)
         if memory.stream is None or memory.streamed != digest:
             reference = measure(windows.reference, judged.scorer, judged.pattern)
-            _, vectors = self._vectors(reference.prompts)
+            _, near = self._near(windows.reference, reference, memory)
             memory.stream = Stream(
-                windows.reference, reference, vectors,
+                windows.reference, reference, near,
                 every=self._policy.false_alarm_every, least=self._policy.min_labelled, season=self._season,
             )  # fmt: skip
-            memory.streamed, memory.labelled = digest, 0
-        labelled = sum(row.feedback is not None for row in windows.reference)
-        if labelled > memory.labelled:
+            memory.streamed, memory.labelled = digest, labelled
+        elif labelled > memory.labelled:
             memory.stream.label(measure(windows.reference, judged.scorer, judged.pattern))
         memory.labelled = labelled
         unseen = memory.stream.unseen(rows)
@@ -167,14 +169,22 @@ class Checker:
             return "", None
         return self._embedder.id, vectors
 
+    def _near(self, rows: Sequence[Labelled], reference: Features, memory: Memory) -> tuple[str, Neighbours | None]:
+        """The embedder's id with the reference's neighbours, which are found once for the stream and the windows."""
+        by, vectors = self._vectors(reference.prompts)
+        digest = _digest(by, rows)
+        if memory.near is None or memory.near[0] != digest:
+            memory.near = digest, neighbours_of(vectors)
+        return by, memory.near[1]
+
     def _calibration(self, rows: Sequence[Labelled], reference: Features, memory: Memory, embedder: str) -> Calibration:
         """Made anew for another reference and for another embedder, whose vectors do not compare."""
         digest = _digest(embedder, rows)
         if memory.calibration is None or memory.calibrated != digest:
-            by, vectors = self._vectors(reference.prompts) if embedder else ("", None)
-            vectors = vectors if by == embedder else None
+            by, near = self._near(rows, reference, memory) if embedder else ("", None)
+            near = near if by == embedder else None
             memory.calibration = calibrate(
-                self._descriptors.add_to(reference), vectors, self._policy.wanted.current, seed=int(digest[:8], 16)
+                self._descriptors.add_to(reference), near, self._policy.wanted.current, seed=int(digest[:8], 16)
             )
             memory.calibrated = digest
         return memory.calibration

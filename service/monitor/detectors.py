@@ -83,10 +83,9 @@ class Detection:
     current: pd.DataFrame
 
 
-def calibrate(reference: Features, vectors: Vectors | None, current_size: int, *, seed: int) -> Calibration:
+def calibrate(reference: Features, neighbours: Neighbours | None, current_size: int, *, seed: int) -> Calibration:
     """Prepare the detectors that this reference supports: features that it lacks, or that do not vary, have none."""
     rng = np.random.default_rng(seed)
-    neighbours = Neighbours(vectors) if vectors is not None and len(vectors) > 1 else None
     numeric = {
         name: _numeric(kind_of(name), values, 1.0, current_size, rng) for name, values in reference.columns.items()
     }  # fmt: skip

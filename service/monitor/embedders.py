@@ -72,7 +72,7 @@ class OnnxEmbedder:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         # Texts of like length share a batch, so that little of it is padding.
-        encoded = [one.ids for one in self._tokenizer.encode_batch(list(texts))]
+        encoded = [one.ids for one in self._tokenizer.encode_batch_fast(list(texts))]
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         found: dict[int, Vectors] = {}
         for start in range(0, len(order), _BATCH):

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.monitor.betting import Floats, payoffs
+from service.monitor.betting import Floats, Tilt, payoffs, tilted
+from service.monitor.level import Level
 from service.monitor.signals import Signal
 
 Rows = Floats
@@ -52,16 +53,6 @@ _CAP = 10.0
 """In alarms' levels: what is beyond only delays the end of an alarm."""
 
 _REPLACED = 2
-_HALF, _STEEPNESS = 0.08, 3.0
-
-
-def slack(ranked: int, every: float) -> float:
-    """Rows between false alarms over the level that raises them, when rows are ranked among `ranked` others.
-
-    Below 1 for few, as the reference's own oddity adds up over the `every` rows that it is held against. Measured by
-    simulation; see docs/drift.md.
-    """
-    return float(1.0 / (1.0 + (_HALF * every / max(1, ranked)) ** _STEEPNESS))
 
 
 class Ranked:
@@ -74,12 +65,14 @@ class Ranked:
     def __init__(self, rows: Rows) -> None:
         self.columns = _sorted(rows)
         self._reference, self._later = len(rows), np.empty((0, rows.shape[1]))
+        self._totals: dict[tuple[int, float], float] = {}
 
     @property
     def size(self) -> int:
         return max((len(column) for column in self.columns), default=0)
 
     def add(self, rows: Rows) -> None:
+        self._totals.clear()
         self._later = np.vstack([self._later, rows])
         if self._reference and len(self._later) >= _REPLACED * self._reference:
             self._reference = 0
@@ -90,14 +83,21 @@ class Ranked:
 
     def places(self, rows: Rows) -> tuple[Floats, Floats, Floats]:
         """How many are stranger, how many at least as strange, and among how many; 0 where that is too few to say."""
-        above, upto, among = (np.zeros(rows.shape) for _ in range(3))
-        for i, column in enumerate(self.columns):
+        above, upto, among = np.zeros((3, *rows.T.shape))
+        for i, (column, values) in enumerate(zip(self.columns, np.ascontiguousarray(rows.T), strict=True)):
             size = len(column)
             if size >= _LEAST_RANKED:
-                above[:, i] = size - np.searchsorted(column, rows[:, i], "right")
-                upto[:, i] = size - np.searchsorted(column, rows[:, i], "left")
-                among[:, i] = size
-        return above, upto, among
+                above[i] = size - column.searchsorted(values, "right")
+                upto[i] = size - column.searchsorted(values, "left")
+                among[i] = size
+        return above.T, upto.T, among.T
+
+    def total(self, column: int, power: float) -> float:
+        """The logarithm of the sum of exp(power * value) over a column."""
+        found = self._totals.get((column, power))
+        if found is None:
+            found = self._totals[column, power] = float(np.logaddexp.reduce(power * self.columns[column]))
+        return found
 
 
 def _sorted(rows: Rows) -> list[Floats]:
@@ -117,7 +117,14 @@ class Evidence:
     """One alias's evidence; `level` is in alarms: one begins at 1 and is over below `_OVER`."""
 
     def __init__(
-        self, signals: Sequence[Signal], reference: Rows, phases: Sequence[int], *, every: float, step: float
+        self,
+        signals: Sequence[Signal],
+        reference: Rows,
+        phases: Sequence[int],
+        *,
+        every: float,
+        step: float,
+        needs: Level,
     ) -> None:
         """
         Args:
@@ -126,15 +133,17 @@ class Evidence:
             phases: of each reference row; requests are ranked only within their own phase.
             every: declared requests between false alarms.
             step: how many requests a row stands for (labels come for some).
+            needs: what an alarm needs.
         """
         self.signals = tuple(signals)
         self.level, self.alarm, self.seen = 0.0, False, 0
-        self._every, self._step = every, step
+        self._every, self._step, self._needs = every, step, needs
         self._kept = 1.0 - step / (_MEMORY * every)
         bets = [(i, bet, one.weight / len(one.bets)) for i, one in enumerate(self.signals) for bet in one.bets]
         self._signal: NDArray[np.intp] = np.asarray([i for i, _, _ in bets], np.intp)
         self._shares = np.asarray([bet.share for _, bet, _ in bets])
         self._powers = np.asarray([bet.power for _, bet, _ in bets])
+        self._tilts = np.asarray([i for i, (_, bet, _) in enumerate(bets) if isinstance(bet, Tilt)], np.intp)
         weights = np.asarray([weight for _, _, weight in bets])
         self._weights = weights / weights.sum()
         self._sums = np.zeros(len(bets))
@@ -230,7 +239,15 @@ class Evidence:
             return np.ones((len(rows), len(self._signal)))
         above, upto, among = (part[:, self._signal] for part in ranked.places(rows))
         known = np.isfinite(rows)[:, self._signal] & (among > 0)
-        return np.where(known, payoffs(above, upto, among, self._shares, self._powers), 1.0)
+        pays = payoffs(above, upto, among, self._shares, self._powers)
+        pays[:, self._tilts] = self._tilted(rows, ranked, among)
+        return np.where(known, pays, 1.0)
+
+    def _tilted(self, rows: Rows, ranked: Ranked, among: Floats) -> Floats:
+        """Shape [requests, tilts]."""
+        signals, powers = self._signal[self._tilts], self._powers[self._tilts]
+        totals = np.asarray([ranked.total(int(i), float(power)) for i, power in zip(signals, powers, strict=True)])
+        return tilted(np.nan_to_num(rows[:, signals]), totals, among[:, self._tilts], self._shares[self._tilts], powers)
 
     def _date(self, pays: Floats) -> None:
         """Follow each bet's best onset: where its running product was last at its lowest (Page's CUSUM)."""
@@ -270,4 +287,4 @@ class Evidence:
         return ranked.size if ranked is not None else 0
 
     def _needed(self, ranked: int) -> float:
-        return self._every / slack(ranked, self._every / self._step)
+        return self._needs.needed(self._every, self._step, ranked)

@@ -12,7 +12,7 @@ INDEPENDENT_SHARE = 0.6
 the variance of their mean over what independence would give, which is 1.0 to 1.7 on CLINC150 and on made text."""
 
 _NEAREST = 3
-_CHUNK = 1024
+_CHUNK = 256
 _LEAST_LENGTH = 1e-9
 
 
@@ -29,12 +29,14 @@ class Neighbours:
         self._centre = known.mean(0)
         self._missing = ~np.isfinite(reference).all(1)
         self._unit, self._length = self._directions(known)
+        self._within: Column | None = None
 
     def within(self) -> Column:
         """Of each reference request to the others. Without itself, or the reference would look closer than it is."""
-        found = self._nearest(self._unit, self._length / np.float32(len(self._unit) - 1))
-        found[self._missing] = np.nan
-        return found
+        if self._within is None:
+            self._within = self._nearest(self._unit, self._length / np.float32(len(self._unit) - 1))
+            self._within[self._missing] = np.nan
+        return self._within
 
     def distance(self, vectors: Vectors) -> Column:
         """Of other requests (same embedder), shape [n]; NaN for a vector that holds values that are not numbers."""
@@ -69,13 +71,31 @@ class Neighbours:
         """
         n = len(self._unit)
         k = min(_NEAREST, n - 1)
-        found = np.empty(len(unit), np.float64)
+        total = np.zeros(len(unit))
+        likenesses, scratch = np.empty((2, min(_CHUNK, len(unit)), n), np.float32)
         for start in range(0, len(unit), _CHUNK):
             part = unit[start : start + _CHUNK]
             rows = np.arange(len(part))
-            likeness = part @ self._unit.T
+            likeness = np.matmul(part, self._unit.T, out=likenesses[: len(part)])
             if pull is not None:
-                likeness += (1 - likeness**2) * pull[start : start + _CHUNK, None] / self._length
+                likeness += _drawn(likeness, pull[start : start + _CHUNK], self._length, out=scratch[: len(part)])
             likeness[rows, (start + rows) % n] = -np.inf
-            found[start : start + len(part)] = 1.0 - np.partition(likeness, -k, axis=1)[:, -k:].mean(1)
-        return found
+            for _ in range(k):
+                nearest = likeness.argmax(1)
+                total[start + rows] += likeness[rows, nearest]
+                likeness[rows, nearest] = -np.inf
+        return 1.0 - total / k
+
+
+def _drawn(likeness: Vectors, pull: Vectors, length: Vectors, *, out: Vectors) -> Vectors:
+    """(1 - likeness^2) * pull / length, without an array of that size anew for each step."""
+    np.multiply(likeness, likeness, out=out)
+    np.subtract(1.0, out, out=out)
+    out *= pull[:, None]
+    out /= length
+    return out
+
+
+def neighbours_of(vectors: Vectors | None) -> Neighbours | None:
+    """None where there are no vectors, or too few to have neighbours."""
+    return Neighbours(vectors) if vectors is not None and len(vectors) > 1 else None

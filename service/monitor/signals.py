@@ -9,18 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.core.drift import Kind
-from service.monitor.betting import SHIFT, TAIL, Bet
+from service.monitor.betting import SHIFT, TAIL, TOPIC, Bet, Tilt
 from service.monitor.embedders import Vectors
 from service.monitor.features import Column, Features
 from service.monitor.neighbours import Neighbours
+from service.monitor.novelty import CONFIDENCE, DOUBT, EMBEDDING, FRAGMENTS, WORDING, WORDS, Novelty, Told
 from service.monitor.scrub import scrub
 from service.monitor.words import Unseen, Vocabulary
 
 NOVELTY = "novelty"
-EMBEDDING = "embedding"
-WORDS = "unseen_words"
+WORDED = "novel_words"
 MANY = "many_unseen_words"
-CONFIDENCE = "confidence"
 RARITY = "rare_reply"
 REPLY = "reply"
 
@@ -33,15 +32,12 @@ _NUMERIC: Mapping[str, Kind] = {
     "prompt_tokens": Kind.INPUT,
     "prompt_non_alphabetic": Kind.INPUT,
     "prompt_word_variety": Kind.INPUT,
-    "tokens_per_char": Kind.INPUT,
+    FRAGMENTS: Kind.INPUT,
     "reply_chars": Kind.OUTPUT,
     "reply_tokens": Kind.OUTPUT,
     "refusal": Kind.OUTPUT,
 }
-_NOVEL: Mapping[str, float] = {CONFIDENCE: 1.0, EMBEDDING: 0.3, WORDS: 1.0}
-"""What `novelty` sums up, with weights."""
-
-Told = Mapping[str, Column]
+_SIGNS = (CONFIDENCE, EMBEDDING, FRAGMENTS, WORDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +47,7 @@ class Signal:
     name: str
     kind: Kind
     weight: float
-    bets: tuple[Bet, ...]
+    bets: tuple[Bet | Tilt, ...]
     told: str = ""
 
 
@@ -62,16 +58,16 @@ class Signals:
     have the same distribution.
     """
 
-    def __init__(self, reference: Features, vectors: Vectors | None) -> None:
-        """`vectors`: of the reference's prompts, shape [n, d]; None without an embedder."""
+    def __init__(self, reference: Features, near: Neighbours | None) -> None:
+        """`near`: of the reference's prompts; None without an embedder."""
         self._words = Vocabulary(reference.prompts)
-        self._near = Neighbours(vectors) if vectors is not None and len(vectors) > 1 else None
+        self._near = near
         self._replies = Counter(reference.replies)
         self._frequent = tuple(reply for reply, n in self._replies.most_common(_MOST_REPLIES) if n > 1)
-        within = self._near.within() if self._near is not None else None
+        within = near.within() if near is not None else None
         told = _numbers(reference, self._words.within(), within)
         own = np.asarray([self._replies[reply] - 1 for reply in reference.replies], np.float64)
-        self._ladders = {name: _ladder(told[name]) for name in _NOVEL if _enough(told[name])}
+        self._novelty = Novelty({name: told[name] for name in _SIGNS if _enough(told[name])})
         columns = self._columns(reference, told, own, inside=True)
         kept = [signal for signal in self._all() if _enough(columns[signal.name])]
         self.signals: tuple[Signal, ...] = tuple(kept)
@@ -100,13 +96,14 @@ class Signals:
             for i, reply in enumerate(self._frequent)
         ]
         return [
-            Signal(NOVELTY, Kind.INPUT, 1.0, TAIL, "new topics that the model is unsure of"),
-            Signal(EMBEDDING, Kind.INPUT, 0.04, TAIL, "far from all reference requests"),
-            Signal(WORDS, Kind.INPUT, 0.08, TAIL, "words unseen in the reference"),
-            Signal(MANY, Kind.INPUT, 0.3, TAIL, "many unseen words at once"),
-            Signal(f"{CONFIDENCE} down", Kind.OUTPUT, 0.1, TAIL, "confidence down"),
-            Signal(f"{CONFIDENCE} up", Kind.OUTPUT, 0.02, SHIFT, "confidence up"),
-            Signal(RARITY, Kind.OUTPUT, 0.05, TAIL, "replies rare in the reference"),
+            Signal(NOVELTY, Kind.INPUT, 0.75, TOPIC, "new topics that the model is unsure of"),
+            Signal(WORDED, Kind.INPUT, 1.1, TOPIC, "new topics in words of their own"),
+            Signal(EMBEDDING, Kind.INPUT, 0.08, TAIL, "far from all reference requests"),
+            Signal(WORDS, Kind.INPUT, 0.01, TAIL, "words unseen in the reference"),
+            Signal(MANY, Kind.INPUT, 0.2, TAIL, "many unseen words at once"),
+            Signal(f"{CONFIDENCE} down", Kind.OUTPUT, 0.08, TAIL, "confidence down"),
+            Signal(f"{CONFIDENCE} up", Kind.OUTPUT, 0.01, SHIFT, "confidence up"),
+            Signal(RARITY, Kind.OUTPUT, 0.02, TAIL, "replies rare in the reference"),
             *sides,
             *replies,
         ]
@@ -115,23 +112,13 @@ class Signals:
         columns = {name: told[name] for name in (EMBEDDING, WORDS, MANY)}
         columns[f"{CONFIDENCE} down"], columns[f"{CONFIDENCE} up"] = told[CONFIDENCE], -told[CONFIDENCE]
         columns[RARITY] = -seen
-        columns[NOVELTY] = self._novelty(told, len(features), inside=inside)
+        columns[NOVELTY] = self._novelty.of(told, DOUBT, inside=inside)
+        columns[WORDED] = self._novelty.of(told, WORDING, inside=inside)
         for name in _NUMERIC:
             columns[f"{name} up"], columns[f"{name} down"] = told[name], -told[name]
         for i, reply in enumerate(self._frequent):
             columns[f"{REPLY} {i}"] = np.asarray([float(one == reply) for one in features.replies])
         return columns
-
-    def _novelty(self, told: Told, n: int, *, inside: bool) -> Column:
-        """Fisher's sum of -log p over confidence, distance, new words; `inside`: each is on the ladders itself."""
-        total, known = np.zeros(n), np.zeros(n)
-        for name, ladder in self._ladders.items():
-            found = np.isfinite(told[name])
-            stranger = len(ladder) - np.searchsorted(ladder, told[name][found], "left")
-            share = stranger / len(ladder) if inside else (stranger + 1) / (len(ladder) + 1)
-            total[found] -= _NOVEL[name] * np.log(share)
-            known[found] += 1
-        return np.where(known == len(self._ladders), total, np.nan) if self._ladders else np.full(n, np.nan)
 
     def _matrix(self, columns: Mapping[str, Column]) -> Column:
         if not self.signals:
@@ -142,15 +129,11 @@ class Signals:
 def _numbers(features: Features, unseen: Unseen, far: Column | None) -> dict[str, Column]:
     chars = np.maximum(features.columns["prompt_chars"], 1.0)
     told = {name: features.columns[name] for name in _NUMERIC if name in features.columns}
-    told["tokens_per_char"] = features.columns["prompt_tokens"] / chars
+    told[FRAGMENTS] = features.columns["prompt_tokens"] / chars
     told[CONFIDENCE] = -features.columns[CONFIDENCE]
     told[WORDS], told[MANY] = unseen.evidence, unseen.count
     told[EMBEDDING] = far if far is not None else np.full(len(features), np.nan)
     return told
-
-
-def _ladder(values: Column) -> Column:
-    return np.sort(values[np.isfinite(values)])
 
 
 def _enough(values: Column) -> bool:

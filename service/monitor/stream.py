@@ -20,6 +20,8 @@ from service.monitor.betting import FAR, LOSS
 from service.monitor.embedders import Vectors
 from service.monitor.evidence import Evidence, Rows
 from service.monitor.features import Column, Features
+from service.monitor.level import LABELS, REQUESTS
+from service.monitor.neighbours import Neighbours
 from service.monitor.signals import NOVELTY, Signal, Signals
 from service.monitor.wording import evidence_told, labels_told
 
@@ -56,7 +58,7 @@ class Stream:
         self,
         rows: Sequence[Labelled],
         features: Features,
-        vectors: Vectors | None,
+        near: Neighbours | None,
         *,
         every: float,
         least: int,
@@ -64,12 +66,12 @@ class Stream:
     ) -> None:
         """
         Args:
-            rows: the reference's, with their `features` and `vectors` (None without an embedder).
+            rows: the reference's, with their `features` and those `near` them (None without an embedder).
             every: declared requests between false alarms, windows and labels included.
             least: labelled requests that the reference must have before labels are weighed.
         """
         self._season = season
-        self.signals = Signals(features, vectors)
+        self.signals = Signals(features, near)
         self._seen: dict[str, bool] = {}
         self._came: deque[tuple[float, str]] = deque()
         self._forgotten = -math.inf
@@ -84,7 +86,12 @@ class Stream:
         self.requests: Evidence | None = None
         if self.signals.vary:
             self.requests = Evidence(
-                self.signals.signals, self.signals.reference, phases, every=every / (1 - WINDOW_SHARE), step=1.0
+                self.signals.signals,
+                self.signals.reference,
+                phases,
+                every=every / (1 - WINDOW_SHARE),
+                step=1.0,
+                needs=REQUESTS,
             )
         self.label(features)
         self.lone: str | None = None
@@ -102,7 +109,7 @@ class Stream:
         rate = (1 - WINDOW_SHARE) / self._every
         lost = losses(reference)[labelled]
         step = min(_MOST_STEP, len(reference) / n)
-        self.labels = Evidence(_LOSSES, lost, [0] * n, every=1 / (LABEL_SHARE * rate), step=step)
+        self.labels = Evidence(_LOSSES, lost, [0] * n, every=1 / (LABEL_SHARE * rate), step=step, needs=LABELS)
         if self.requests is not None:
             self.requests.declare(1 / ((1 - LABEL_SHARE) * rate))
 

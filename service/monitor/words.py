@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 
@@ -35,7 +34,7 @@ _SEVERAL = -1
 def words(text: str) -> list[str]:
     """The first 500 words in lower case; those with a digit count as one word, since each order number would be new."""
     found = _WORD.findall(text[: 16 * _MOST_WORDS].lower())[:_MOST_WORDS]
-    return ["0" if _DIGIT.search(word) else word for word in found]
+    return ["0" if not word.isalpha() and _DIGIT.search(word) else word for word in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +52,10 @@ class Vocabulary:
 
     def __init__(self, reference: Sequence[str]) -> None:
         self._sets = [frozenset(words(text)) for text in reference]
-        self._seen_in: dict[str, int] = {}
+        seen = _only((word, i) for i, found in enumerate(self._sets) for word in found)
+        self._seen_in = _only((form, i) for word, i in seen.items() for form in _forms(word))
         """Of each form of a word, the only reference request that has it, or `_SEVERAL`."""
-        for i, found in enumerate(self._sets):
-            for form in chain.from_iterable(map(_forms, found)):
-                if self._seen_in.setdefault(form, i) != i:
-                    self._seen_in[form] = _SEVERAL
+        self._known = frozenset(form for form, i in self._seen_in.items() if i == _SEVERAL)
         unseen, misspelled, total = self._counts(enumerate(self._sets)).sum(0)
         self._usual = (unseen + 1) / (total + 2), misspelled / (total + 2)
 
@@ -85,10 +82,19 @@ class Vocabulary:
         """How many words of each are unseen, misspelled, and there, shape [n, 3]; the numbered request is left out."""
         found = []
         for out, words_of in requests:
-            new = [word for word in words_of if self._seen_in.get(word, out) == out]
+            new = [word for word in words_of - self._known if self._seen_in.get(word, out) == out]
             unseen = sum(all(self._seen_in.get(form, out) == out for form in _forms(word)) for word in new)
             found.append((unseen, len(new) - unseen, len(words_of)))
         return np.asarray(found, np.float64).reshape(-1, 3)
+
+
+def _only(seen: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Of each key the only number that it is seen with, or `_SEVERAL`."""
+    found: dict[str, int] = {}
+    for key, number in seen:
+        if found.setdefault(key, number) != number:
+            found[key] = _SEVERAL
+    return found
 
 
 def _forms(word: str) -> Iterator[str]:
