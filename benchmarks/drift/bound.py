@@ -26,7 +26,7 @@ def bounds(where: Where, seed: int) -> dict[str, dict[float, float]]:
     novel = [names.index(name) for name in (f"{CONFIDENCE} down", EMBEDDING, WORDS)]
     return {
         "all signals": _bounds(world.known, world.novel),
-        "three": _bounds(world.known[:, novel], world.novel[:, novel]),
+        "confidence, distance, words": _bounds(world.known[:, novel], world.novel[:, novel]),
     }
 
 
