@@ -12,7 +12,8 @@ INDEPENDENT_SHARE = 0.6
 the variance of their mean over what independence would give, which is 1.0 to 1.7 on CLINC150 and on made text."""
 
 _NEAREST = 3
-_CHUNK = 256
+_CELLS = 1_280_000
+"""Pairs that are compared at once: 5 MiB, which stay in the processor's cache."""
 _LEAST_LENGTH = 1e-9
 
 
@@ -72,13 +73,14 @@ class Neighbours:
         n = len(self._unit)
         k = min(_NEAREST, n - 1)
         total = np.zeros(len(unit))
-        likenesses, scratch = np.empty((2, min(_CHUNK, len(unit)), n), np.float32)
-        for start in range(0, len(unit), _CHUNK):
-            part = unit[start : start + _CHUNK]
+        chunk = max(1, _CELLS // n)
+        likenesses, scratch = np.empty((2, min(chunk, len(unit)), n), np.float32)
+        for start in range(0, len(unit), chunk):
+            part = unit[start : start + chunk]
             rows = np.arange(len(part))
             likeness = np.matmul(part, self._unit.T, out=likenesses[: len(part)])
             if pull is not None:
-                likeness += _drawn(likeness, pull[start : start + _CHUNK], self._length, out=scratch[: len(part)])
+                likeness += _drawn(likeness, pull[start : start + chunk], self._length, out=scratch[: len(part)])
             likeness[rows, (start + rows) % n] = -np.inf
             for _ in range(k):
                 nearest = likeness.argmax(1)
