@@ -14,7 +14,8 @@ from demo.lessons import batches
 from demo.muon import Muon
 from demo.tokenizer import END, PAD
 from retrain_jobs.encode import Encoded
-from retrain_jobs.recipes.packed import pack, packing, target_logits
+from retrain_jobs.recipes.attention import packing
+from retrain_jobs.recipes.packed import pack, target_logits
 
 Progress = Callable[[float, str], None]
 """Told the share of the work that is done (0 to 1) and a line about it."""

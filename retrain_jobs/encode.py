@@ -13,13 +13,23 @@ IGNORED = -100
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of a prompt and of its target with the end token."""
+    """Token ids of a prompt and of its target with the end token.
+
+    `shared` tokens of the prompt are other rows' beginning, too, and are computed once for all that are computed
+    together (`recipes/beginnings.py`).
+    """
 
     prompt: tuple[int, ...]
     target: tuple[int, ...]
+    shared: int = 0
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.target)
+
+    @property
+    def own(self) -> int:
+        """Tokens that are computed for this row alone."""
+        return len(self) - self.shared
 
     def row(self) -> dict[str, list[int]]:
         """As TRL takes a tokenized row; only the target bears a loss."""

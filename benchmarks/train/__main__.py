@@ -29,14 +29,23 @@ ARMS = (OURS, "ours-polite", "trl-tuned", "trl-default")
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much of a task each model gets: rows, the loss to reach (nats a token), seconds until the recipe gives up."""
+    """How much of a task each model gets: rows, the loss to reach (nats a token), seconds until the recipe gives up.
 
+    `system`: words of a system prompt that all rows have.
+    """
+
+    shape: str
     rows: int
     target: float
     limit_s: float
+    system: int = 0
 
 
-SIZES = {"5M": Size(1000, 0.3, 120.0), "50M": Size(500, 0.3, 300.0)}
+SIZES = {
+    "5M": Size("5M", 1000, 0.3, 120.0),
+    "50M": Size("50M", 500, 0.3, 300.0),
+    "5M-system": Size("5M", 1000, 0.3, 120.0, system=80),
+}
 PATIENCE = 3.2
 """Of the recipe's own time: a little more than what a peer should take at least."""
 
@@ -57,7 +66,7 @@ def compare(name: str, arms: Sequence[str], rounds: int, seed: int) -> Table:
     runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
     for number in range(rounds):
         with TemporaryDirectory() as folder:
-            write_task(Path(folder), SHAPES[name], rows=size.rows, seed=seed + number)
+            write_task(Path(folder), SHAPES[size.shape], rows=size.rows, seed=seed + number, system=size.system)
             limit_s = size.limit_s
             for arm in sorted(arms, key=ARMS.index):
                 runs[arm].append(_run(arm, folder, size.target, limit_s, seed + number))

@@ -78,9 +78,7 @@ def ours(folder: Path, run: Run, seed: int) -> Any:
     base = load_base(str(folder / "model"), threads=THREADS, max_length=MAX_LENGTH)
 
     def rows(name: str) -> list[Any]:
-        return [
-            row for text, reply in read_rows(folder, name) if (row := encode(base, _asked(text), reply)) is not None
-        ]
+        return [row for asked, reply in read_rows(folder, name) if (row := encode(base, asked, reply)) is not None]
 
     train, heldout = rows("train"), rows("heldout")
     per_epoch = -(-len(train) // BATCH)
@@ -151,14 +149,14 @@ def _trl(folder: Path, run: Run, seed: int, changed: Mapping[str, Any]) -> Any:
 
     from retrain_jobs.base import Base
     from retrain_jobs.encode import encode
+    from retrain_jobs.recipes.attention import packing
     from retrain_jobs.recipes.forced import forced
-    from retrain_jobs.recipes.packed import packing
 
     torch.set_num_threads(THREADS)
     dataset = Dataset.from_list(
         [
-            {"prompt": _asked(text), "completion": [{"role": "assistant", "content": reply}]}
-            for text, reply in read_rows(folder, "train")
+            {"prompt": asked, "completion": [{"role": "assistant", "content": reply}]}
+            for asked, reply in read_rows(folder, "train")
         ]
     )
     given: dict[str, Any] = {
@@ -174,9 +172,7 @@ def _trl(folder: Path, run: Run, seed: int, changed: Mapping[str, Any]) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     model = trainer.model
     base = Base(model, tokenizer, MAX_LENGTH, tokenizer.pad_token_id, frozenset({tokenizer.eos_token_id}))
-    heldout = [
-        row for text, reply in read_rows(folder, "heldout") if (row := encode(base, _asked(text), reply)) is not None
-    ]
+    heldout = [row for asked, reply in read_rows(folder, "heldout") if (row := encode(base, asked, reply)) is not None]
     collate: Callable[[Sequence[Any]], Any] = trainer.data_collator
 
     def counted(rows: Sequence[Any]) -> Any:
@@ -264,10 +260,6 @@ def peak() -> float:
         one @ other
         best = min(best, time.perf_counter() - began)
     return 2 * size**3 / best
-
-
-def _asked(text: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}]
 
 
 def main() -> None:

@@ -24,14 +24,19 @@ class Shape:
 SHAPES = {"5M": Shape(256, 5, 2048), "50M": Shape(640, 9, 4096)}
 
 
-def write_task(folder: Path, shape: Shape, *, rows: int, seed: int) -> Path:
-    """Write `model/`, `train.jsonl` and `heldout.jsonl` (a tenth as many) into the folder."""
+def write_task(folder: Path, shape: Shape, *, rows: int, seed: int, system: int = 0) -> Path:
+    """Write `model/`, `train.jsonl` and `heldout.jsonl` (a tenth as many) into the folder.
+
+    All rows have the same system prompt of `system` words, where there are any.
+    """
     from demo.tokenizer import END, PAD, train_tokenizer
 
     rng = Random(seed)
     words = [_word(rng) for _ in range(FILLERS + INTENTS * (KEYWORDS + 2))]
     lines = [_row(words, rng) for _ in range(rows + rows // 10)]
-    texts = [text for line in lines for text in (line["prompt"], line["reply"])]
+    before = " ".join(rng.choices(words[:FILLERS], k=system))
+    texts = [before, *(text for line in lines for text in (line["prompt"], line["reply"]))]
+    lines = [{"system": before, **line} for line in lines]
     tokenizer = train_tokenizer(texts, shape.vocabulary)
     for name, part in (("train", lines[:rows]), ("heldout", lines[rows:])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in part), "utf-8")
@@ -63,10 +68,15 @@ def write_task(folder: Path, shape: Shape, *, rows: int, seed: int) -> Path:
     return folder
 
 
-def read_rows(folder: Path, name: str) -> list[tuple[str, str]]:
-    """Prompts and replies."""
+def read_rows(folder: Path, name: str) -> list[tuple[list[dict[str, str]], str]]:
+    """Messages and replies."""
     lines = (folder / f"{name}.jsonl").read_text("utf-8").splitlines()
-    return [(row["prompt"], row["reply"]) for row in map(json.loads, lines)]
+    return [(_asked(row), row["reply"]) for row in map(json.loads, lines)]
+
+
+def _asked(row: dict[str, str]) -> list[dict[str, str]]:
+    system = [{"role": "system", "content": row["system"]}] if row["system"] else []
+    return [*system, {"role": "user", "content": row["prompt"]}]
 
 
 def _row(words: list[str], rng: Random) -> dict[str, str]:

@@ -16,8 +16,9 @@ from torch.nn.functional import logsigmoid
 
 from retrain_jobs.encode import Encoded
 from retrain_jobs.recipes import sft_lora
+from retrain_jobs.recipes.beginnings import sharing
 from retrain_jobs.recipes.objective import reference
-from retrain_jobs.recipes.packed import log_probabilities, pack, target_logits
+from retrain_jobs.recipes.packed import Tokens, log_probabilities, pack, target_logits
 
 
 class Config(sft_lora.Config):
@@ -41,18 +42,18 @@ class Pairs:
     _reference: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.rows = [row for pair in self.pairs for row in pair]
-        self.lengths = [len(preferred) + len(rejected) for preferred, rejected in self.pairs]
+        self.rows = sharing([row for pair in self.pairs for row in pair])
+        self.lengths = [self.rows[at].own + self.rows[at + 1].own for at in range(0, len(self.rows), 2)]
 
     def begin(self, model: Any, max_tokens: int) -> None:
         self._reference = reference(model, self.rows, max_tokens).view(-1, 2)
 
-    def loss(self, model: Any, items: Sequence[int]) -> tuple[torch.Tensor, int]:
-        batch = pack([row for item in items for row in self.pairs[item]], model.device)
+    def loss(self, model: Any, items: Sequence[int]) -> tuple[torch.Tensor, Tokens]:
+        batch = pack([self.rows[2 * item + which] for item in items for which in range(2)], model.device)
         found = log_probabilities(target_logits(model, batch), batch).view(-1, 2)
         gained = found - self._reference[list(items)]
         lost = -logsigmoid(self.beta * (gained[:, 0] - gained[:, 1]))
         if self.sft_weight:
             tokens = found.new_tensor([len(self.pairs[item][0].target) for item in items])
             lost = lost - self.sft_weight * found[:, 0] / tokens
-        return lost.sum(), batch.computed
+        return lost.sum(), batch.tokens

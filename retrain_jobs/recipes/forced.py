@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from retrain_jobs.encode import Encoded
+from retrain_jobs.recipes.beginnings import sharing
 from retrain_jobs.recipes.order import within
 from retrain_jobs.recipes.packed import log_probabilities, pack, target_logits
 
@@ -34,11 +35,12 @@ def forced(
     """Each row's, in the rows' order. The model must take packed batches (`packing`).
 
     Args:
-        max_tokens: computed at once.
+        max_tokens: computed at once, beside what rows share.
         on_part: told after each part how many rows are done; what it raises ends the work.
     """
     model.eval()
-    lengths = [len(row) for row in rows]
+    rows = sharing(rows)
+    lengths = [row.own for row in rows]
     found: dict[int, Forced] = {}
     for part in within(sorted(range(len(rows)), key=lambda row: lengths[row]), lengths, max_tokens):
         batch = pack([rows[row] for row in part], model.device)

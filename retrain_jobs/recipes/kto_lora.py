@@ -7,7 +7,7 @@ base, or the champion with a warm start.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -16,8 +16,9 @@ from pydantic import Field
 
 from retrain_jobs.encode import Encoded
 from retrain_jobs.recipes import sft_lora
+from retrain_jobs.recipes.beginnings import sharing
 from retrain_jobs.recipes.objective import reference
-from retrain_jobs.recipes.packed import log_probabilities, pack, target_logits
+from retrain_jobs.recipes.packed import Tokens, log_probabilities, pack, target_logits
 
 
 class Config(sft_lora.Config):
@@ -47,22 +48,22 @@ class Thumbs:
     _strange_reference: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.rows = [*self.wanted, *self.rejected]
+        self.rows = sharing([*self.wanted, *self.rejected])
         longest = max(map(len, self.rows))
         order = list(range(len(self.rows)))
         Random(self.seed).shuffle(order)
         other = dict(zip(order, [*order[1:], order[0]], strict=True))
         self.strange = [
-            Encoded(row.prompt, self.rows[other[place]].target[: longest - len(row.prompt)])
+            replace(row, target=self.rows[other[place]].target[: longest - len(row.prompt)])
             for place, row in enumerate(self.rows)
         ]
-        self.lengths = [len(row) + len(strange) for row, strange in zip(self.rows, self.strange, strict=True)]
+        self.lengths = [row.own + strange.own for row, strange in zip(self.rows, self.strange, strict=True)]
 
     def begin(self, model: Any, max_tokens: int) -> None:
         self._reference = reference(model, self.rows, max_tokens)
         self._strange_reference = reference(model, self.strange, max_tokens)
 
-    def loss(self, model: Any, items: Sequence[int]) -> tuple[torch.Tensor, int]:
+    def loss(self, model: Any, items: Sequence[int]) -> tuple[torch.Tensor, Tokens]:
         places = list(items)
         with torch.no_grad():
             mixed = pack([self.strange[place] for place in places], model.device)
@@ -73,7 +74,7 @@ class Thumbs:
         wanted = torch.tensor([place < len(self.wanted) for place in places], device=gained.device)
         sign = torch.where(wanted, 1.0, -1.0)
         lost = self.weights(wanted) * (1 - torch.sigmoid(self.beta * sign * (gained - moved)))
-        return lost.sum(), batch.computed + mixed.computed
+        return lost.sum(), batch.tokens + mixed.tokens
 
     def weights(self, wanted: torch.Tensor) -> torch.Tensor:
         """1 for the kind that is more frequent, as much more for the other as it is rarer."""

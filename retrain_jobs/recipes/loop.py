@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to train. `max_tokens` are computed at once: a larger batch is added up from parts.
+    """How to train. `max_tokens` are computed at once, beside what rows share: a larger batch is added up
+    from parts.
 
     `draw` tells an epoch's rows, as many as there are; None: every row once.
     """
@@ -53,9 +54,9 @@ def run(
         curve = watch.curve
         for batch in () if watch.over else _upcoming(lengths, plan, curve.steps):
             rate = plan.learning_rate * pace.share(curve.steps, plan.steps, time.monotonic() - pace.started)
-            loss, computed = compute(curve.steps, batch)
+            loss, tokens = compute(curve.steps, batch)
             optimizer.step(rate)
-            watch.stepped(loss.item(), sum(lengths[row] for row in batch), computed)
+            watch.stepped(loss.item(), tokens)
             if watch.over or curve.steps % plan.evaluate_every == 0:
                 with optimizer.averaged():
                     found = judge(model, heldout, plan.max_tokens)

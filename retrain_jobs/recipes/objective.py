@@ -9,15 +9,16 @@ from typing import Any, Protocol
 import torch
 
 from retrain_jobs.encode import Encoded
+from retrain_jobs.recipes.beginnings import sharing
 from retrain_jobs.recipes.forced import forced
-from retrain_jobs.recipes.packed import pack, row_losses, target_logits
+from retrain_jobs.recipes.packed import Tokens, pack, row_losses, target_logits
 
 
 class Objective(Protocol):
     """A loss over items, each made of one row or more.
 
     Attributes:
-        lengths: tokens that are computed for each item.
+        lengths: tokens that are computed for each item alone.
         rows: all of the items' rows.
         rate_ratio: its learning rate, where the settings name none, as a share of supervised fine-tuning's.
     """
@@ -33,8 +34,8 @@ class Objective(Protocol):
     def begin(self, model: Any, max_tokens: int) -> None:
         """Look at the model as training begins with it, at most `max_tokens` at once."""
 
-    def loss(self, model: Any, items: Sequence[int]) -> tuple[torch.Tensor, int]:
-        """The sum of the items' losses, and how many tokens were computed for it."""
+    def loss(self, model: Any, items: Sequence[int]) -> tuple[torch.Tensor, Tokens]:
+        """The sum of the items' losses, and the tokens that were computed for it."""
 
 
 @dataclass(slots=True)
@@ -46,14 +47,15 @@ class Likelihood:
     lengths: Sequence[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.lengths = [len(row) for row in self.rows]
+        self.rows = sharing(self.rows)
+        self.lengths = [row.own for row in self.rows]
 
     def begin(self, model: Any, max_tokens: int) -> None:
         """There is nothing to compare with."""
 
-    def loss(self, model: Any, items: Sequence[int]) -> tuple[torch.Tensor, int]:
+    def loss(self, model: Any, items: Sequence[int]) -> tuple[torch.Tensor, Tokens]:
         batch = pack([self.rows[item] for item in items], model.device)
-        return row_losses(target_logits(model, batch), batch).sum(), batch.computed
+        return row_losses(target_logits(model, batch), batch).sum(), batch.tokens
 
 
 def reference(model: Any, rows: Sequence[Encoded], max_tokens: int) -> torch.Tensor:

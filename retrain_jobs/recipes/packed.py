@@ -1,103 +1,129 @@
 """Rows end to end in one line, without padding: each attends to itself alone, and only its target bears a loss.
 
+What rows begin with alike stands in the line once, before them, and each attends to its own beginning, too.
+
 The linear layers see every token once, and a few of padding at the end: on a CPU each new size of a product costs its
-kernels' making, so sizes are rounded up. Attention gets the rows side by side, padded on the right,
-where no causal query can see it.
+kernels' making, so sizes are rounded up. For attention see `attention.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy, pad
-from transformers import AttentionInterface
+from torch.nn.functional import cross_entropy
 
 from retrain_jobs.encode import Encoded
 from retrain_jobs.recipes.spared import only
-
-PACKED = "trimtab_packed"
-"""Our attention's name among those of transformers."""
 
 STEP = 32
 """What sizes are rounded up to: a twentieth of some 330 tokens. Kernels for each size are memory too."""
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Rows of S tokens together, padded to T, of which N are targets.
+class Grid:
+    """Pieces of the line side by side: `place` says where in `rows` x `longest` each token from `start` on goes."""
 
-    Attributes:
-        ids, positions: 1 x T; positions begin anew with each row.
-        place: S; where each token goes in a grid of `rows` x `longest`.
-        before: N, padded with other places; where in the line each target token's predecessor stands.
-        targets, row_of: N; the target's tokens and the row of each.
-    """
-
-    ids: torch.Tensor
-    positions: torch.Tensor
+    start: int
     place: torch.Tensor
-    before: torch.Tensor
-    targets: torch.Tensor
-    row_of: torch.Tensor
     rows: int
     longest: int
 
     @property
-    def computed(self) -> int:
-        """Tokens that the model computes; `len(place)` of them are somebody's."""
-        return self.ids.shape[1]
+    def stop(self) -> int:
+        return self.start + len(self.place)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """R rows of S tokens together, padded to T, of which N are targets.
+
+    Attributes:
+        ids, positions: 1 x T; positions begin anew with each row.
+        beginnings: what rows share, first in the line; None where they share nothing.
+        begins_with, begun: R; which of the beginnings each row has, and how many tokens of it.
+        own: what each row has for itself.
+        before: N, padded with other places; where in the line each target token's predecessor stands.
+        targets, row_of: N; the target's tokens and the row of each.
+        masks: attention's own, which are the same in each layer.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    beginnings: Grid | None
+    begins_with: torch.Tensor
+    begun: torch.Tensor
+    own: Grid
+    before: torch.Tensor
+    targets: torch.Tensor
+    row_of: torch.Tensor
+    masks: dict[object, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return self.own.rows
+
+    @property
+    def tokens(self) -> Tokens:
+        return Tokens(self.own.stop, self.ids.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """How many a model computes; `used` of them are somebody's, the rest is padding."""
+
+    used: int = 0
+    computed: int = 0
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(self.used + other.used, self.computed + other.computed)
 
 
 def pack(rows: Sequence[Encoded], device: torch.device) -> Batch:
-    """Lay the rows end to end."""
-    longest = _rounded(max(map(len, rows)), 8)
-    ids: list[int] = []
-    positions: list[int] = []
-    place: list[int] = []
+    """Lay the rows end to end, behind what they share."""
+    beginnings = list(dict.fromkeys(row.prompt[: row.shared] for row in rows if row.shared))
+    number_of = {beginning: number for number, beginning in enumerate(beginnings)}
+    ids: list[int] = [token for beginning in beginnings for token in beginning]
+    positions: list[int] = [place for beginning in beginnings for place in range(len(beginning))]
     before: list[int] = []
-    targets: list[int] = []
-    row_of: list[int] = []
-    for number, row in enumerate(rows):
-        before.extend(range(len(ids) + len(row.prompt) - 1, len(ids) + len(row) - 1))
-        ids.extend((*row.prompt, *row.target))
-        positions.extend(range(len(row)))
-        place.extend(range(number * longest, number * longest + len(row)))
-        targets.extend(row.target)
-        row_of.extend([number] * len(row.target))
+    for row in rows:
+        before.extend(range(len(ids) + len(row.prompt) - row.shared - 1, len(ids) + row.own - 1))
+        ids.extend((*row.prompt[row.shared :], *row.target))
+        positions.extend(range(row.shared, len(row)))
 
     def tensor(values: list[int], step: int = 1) -> torch.Tensor:
         return torch.tensor(values + [0] * (_rounded(len(values), step) - len(values)), device=device)
 
+    def grid(start: int, lengths: list[int]) -> Grid:
+        longest = _rounded(max(lengths), 8)
+        place = [number * longest + at for number, length in enumerate(lengths) for at in range(length)]
+        return Grid(start, tensor(place), len(lengths), longest)
+
+    common = grid(0, [len(beginning) for beginning in beginnings]) if beginnings else None
     spare = sorted(set(range(_rounded(len(ids), STEP))) - set(before))
-    before += spare[: _rounded(len(before), STEP) - len(before)]
+    targets = [token for row in rows for token in row.target]
     return Batch(
-        tensor(ids, STEP)[None], tensor(positions, STEP)[None], tensor(place), tensor(before), tensor(targets),
-        tensor(row_of), len(rows), longest,
-    )  # fmt: skip
+        ids=tensor(ids, STEP)[None],
+        positions=tensor(positions, STEP)[None],
+        beginnings=common,
+        begins_with=tensor([number_of.get(row.prompt[: row.shared], 0) for row in rows]),
+        begun=tensor([row.shared for row in rows]),
+        own=grid(common.stop if common else 0, [row.own for row in rows]),
+        before=tensor(before + spare[: _rounded(len(before), STEP) - len(before)]),
+        targets=tensor(targets),
+        row_of=tensor([number for number, row in enumerate(rows) for _ in row.target]),
+    )
 
 
 def _rounded(size: int, step: int) -> int:
     return -(-size // step) * step
 
 
-@contextmanager
-def packing(model: Any) -> Iterator[None]:
-    """Within the block the model takes packed batches, and nothing else."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation(PACKED)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
-
-
 def target_logits(model: Any, batch: Batch) -> torch.Tensor:
     """N x vocabulary: the head is computed where a target is to be predicted, and nowhere else."""
-    with only(model, batch.before, batch.computed):
+    with only(model, batch.before, batch.tokens.computed):
         out = model(
             input_ids=batch.ids, position_ids=batch.positions, logits_to_keep=batch.before, use_cache=False, batch=batch
         )
@@ -117,42 +143,3 @@ def row_losses(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     ones = torch.ones_like(losses)
     zeros = losses.new_zeros(batch.rows)
     return zeros.index_add(0, batch.row_of, losses) / zeros.index_add(0, batch.row_of, ones)
-
-
-def attend(
-    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: None,
-    *, scaling: float, batch: Batch, sliding_window: int | None = None, **_: Any,
-) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """Causal attention within each row. Query is 1 x heads x T x size; the result 1 x T x heads x size.
-
-    Plain products of matrices: on a CPU the fused kernel's backward pass is slower for rows of this length.
-    """
-    kv_heads, longest = key.shape[1], batch.longest
-    groups = query.shape[1] // kv_heads
-    size = value.shape[-1]
-
-    def grid(line: torch.Tensor) -> torch.Tensor:
-        """1 x heads x T x size to (rows * kv heads) x (groups * longest) x size: a head's group shares its keys."""
-        flat = line[0].transpose(0, 1).flatten(1)[: len(batch.place)]
-        spread = flat.new_zeros(batch.rows * longest, flat.shape[1]).index_copy(0, batch.place, flat)
-        split = spread.view(batch.rows, longest, kv_heads, -1, line.shape[-1])
-        return split.permute(0, 2, 3, 1, 4).reshape(batch.rows * kv_heads, -1, line.shape[-1])
-
-    asking = grid(query)
-    hidden = _hidden(longest, sliding_window, asking).repeat(groups, 1)
-    weights = torch.softmax(torch.baddbmm(hidden, asking, grid(key).transpose(1, 2), alpha=scaling), -1)
-    out = torch.bmm(weights, grid(value)).view(batch.rows, kv_heads * groups, longest, size)
-    line = out.transpose(1, 2).reshape(batch.rows * longest, -1).index_select(0, batch.place)
-    return pad(line, (0, 0, 0, batch.computed - len(line))).view(1, -1, kv_heads * groups, size), None
-
-
-def _hidden(longest: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
-    """longest x longest: minus infinity where a query may not look."""
-    ones = torch.ones(longest, longest, dtype=torch.bool, device=like.device)
-    banned = ones.triu(1)
-    if window is not None and window < longest:
-        banned = banned | ones.tril(-window)
-    return like.new_zeros(longest, longest).masked_fill(banned, float("-inf"))
-
-
-AttentionInterface.register(PACKED, attend)

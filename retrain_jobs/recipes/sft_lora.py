@@ -17,12 +17,12 @@ from retrain_jobs.base import Base
 from retrain_jobs.encode import Encoded
 from retrain_jobs.processes import Place
 from retrain_jobs.recipes import loop
+from retrain_jobs.recipes.attention import packing
 from retrain_jobs.recipes.checkpoint import Checkpoint
 from retrain_jobs.recipes.flat import FlatAdamW
 from retrain_jobs.recipes.lean import lean
 from retrain_jobs.recipes.objective import Objective
 from retrain_jobs.recipes.pace import Pace
-from retrain_jobs.recipes.packed import packing
 from retrain_jobs.recipes.together import size
 from retrain_jobs.recipes.watch import Curve, OnStep, Watch
 from service.settings import RetrainSettings
@@ -103,13 +103,14 @@ def opened(base: Base, folder: str | Path, *, trainable: bool = False) -> Any:
 def _need(base: Base, trainable: int, goal: Objective, knobs: RetrainSettings, config: Config) -> limits.Need:
     """At the worst: a process's share of a batch of rows as long as the longest, or as many as are computed at once."""
     rows, an_item = goal.rows, max(goal.lengths)
+    shared = sum(map(len, {row.prompt[: row.shared] for row in rows}))
     shape = base.model.config.get_text_config()
     longest = max(map(len, rows))
     a_share = -(-min(knobs.batch_size, len(goal.lengths)) // size())
-    tokens = max(an_item, min(config.max_tokens, an_item * a_share))
-    share = max(len(row.target) / len(row) for row in rows)
+    own = max(an_item, min(config.max_tokens, an_item * a_share))
+    share = max(len(row.target) / row.own for row in rows)
     return limits.estimate(
-        tokens=tokens, longest=longest, targets=math.ceil(share * tokens), layers=shape.num_hidden_layers,
+        tokens=shared + own, longest=longest, targets=math.ceil(share * own), layers=shape.num_hidden_layers,
         hidden=shape.hidden_size, intermediate=getattr(shape, "intermediate_size", 4 * shape.hidden_size),
         heads=shape.num_attention_heads, vocabulary=shape.vocab_size, width=base.model.dtype.itemsize,
         trainable=trainable,

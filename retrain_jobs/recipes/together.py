@@ -24,12 +24,13 @@ from peft import get_peft_model
 from retrain_jobs.base import Base, load_base
 from retrain_jobs.limits import one_line
 from retrain_jobs.processes import LEADER
+from retrain_jobs.recipes.attention import packing
 from retrain_jobs.recipes.bare import take_out_lora
 from retrain_jobs.recipes.flat import FlatWeights
 from retrain_jobs.recipes.lean import lean
 from retrain_jobs.recipes.objective import Objective
 from retrain_jobs.recipes.order import within
-from retrain_jobs.recipes.packed import packing
+from retrain_jobs.recipes.packed import Tokens
 from service.core.errors import Conflict
 from service.drivers.base_model import base_digest
 from service.settings import Quantize
@@ -41,8 +42,8 @@ SILENCE = timedelta(minutes=30)
 
 CPU = torch.device("cpu")
 
-Compute = Callable[[int, Sequence[int]], tuple[torch.Tensor, int]]
-"""Adds the gradient of a step's batch; returns its mean loss, and how many tokens were computed."""
+Compute = Callable[[int, Sequence[int]], tuple[torch.Tensor, Tokens]]
+"""Adds the gradient of a step's batch; returns its mean loss, and the tokens that were computed."""
 
 
 class Command(StrEnum):
@@ -89,7 +90,7 @@ class Share:
     size: int = 1
     error: Exception | None = field(default=None, init=False)
 
-    def compute(self, number: int, batch: Sequence[int]) -> tuple[torch.Tensor, int]:
+    def compute(self, number: int, batch: Sequence[int]) -> tuple[torch.Tensor, Tokens]:
         """Of the batch's rows every `size`th, so that lengths are even; together they make the whole batch's mean.
 
         The random numbers of a step follow from the seed and the step.
@@ -97,14 +98,14 @@ class Share:
         torch.manual_seed((self.seed * 1_000_003 + number) * self.size + self.rank)
         loss = torch.zeros((), device=self.model.device)
         self.model.train()
-        computed = 0
+        tokens = Tokens()
         for part in within(batch[self.rank :: self.size], self.goal.lengths, self.max_tokens):
-            whole, tokens = self.goal.loss(self.model, part)
+            whole, its = self.goal.loss(self.model, part)
             share = whole / len(batch)
             share.backward()  # type: ignore[no-untyped-call]
             loss += share.detach()
-            computed += tokens
-        return loss, computed
+            tokens += its
+        return loss, tokens
 
     def look(self) -> None:
         """Take the leader's weights and look at the model."""
@@ -114,30 +115,31 @@ class Share:
         except Exception as error:  # told with the first step
             self._failed(error)
 
-    def step(self, number: int, batch: Sequence[int]) -> tuple[torch.Tensor, int, bool]:
+    def step(self, number: int, batch: Sequence[int]) -> tuple[torch.Tensor, Tokens, bool]:
         """Take the leader's weights, compute, and add everybody's up at the leader's: loss, tokens, whether all did.
 
         Who fails takes part all the same, so that nobody waits.
         """
         self._take()
-        loss, computed = torch.zeros((), device=self.model.device), 0
+        loss, tokens = torch.zeros((), device=self.model.device), Tokens()
         try:
             if self.error is None:
-                loss, computed = self.compute(number, batch)
+                loss, tokens = self.compute(number, batch)
         except Exception as error:
             self._failed(error)
         gradient = self.weights.gradient
         if self.error is not None:
             gradient.zero_()
-        told = [loss.float(), *(loss.new_tensor(float(n)) for n in (computed, self.error is not None))]
+        counts = (tokens.used, tokens.computed, self.error is not None)
+        told = [loss.float(), *(loss.new_tensor(float(n)) for n in counts)]
         vector = torch.cat([gradient.float(), torch.stack(told)])
         with _others():
             dist.reduce(vector, LEADER)
         if self.rank == LEADER:
-            gradient.copy_(vector[:-3])
+            gradient.copy_(vector[:-4])
         else:
             gradient.zero_()
-        return vector[-3], int(vector[-2]), not vector[-1]
+        return vector[-4], Tokens(int(vector[-3]), int(vector[-2])), not vector[-1]
 
     def _take(self) -> None:
         master = self.weights.master.detach()
@@ -191,15 +193,15 @@ def crew(model: Any, weights: FlatWeights, goal: Objective, *, seed: int, max_to
     _say(Command.LOOK)
     own.look()
 
-    def compute(number: int, batch: Sequence[int]) -> tuple[torch.Tensor, int]:
+    def compute(number: int, batch: Sequence[int]) -> tuple[torch.Tensor, Tokens]:
         _say(Step(number, batch))
-        loss, computed, well = own.step(number, batch)
+        loss, tokens, well = own.step(number, batch)
         if own.error is not None:
             raise own.error
         if not well:
             _say(Command.TELL)
             _require_well(_gather(Answer()))
-        return loss, computed
+        return loss, tokens
 
     try:
         yield compute

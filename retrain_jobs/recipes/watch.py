@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from retrain_jobs.recipes.pace import Pace
+from retrain_jobs.recipes.packed import Tokens
 from service.core.errors import Conflict
 from service.settings import RetrainSettings
 
@@ -94,15 +95,15 @@ class Watch:
         self._peak = self._best_found = (-1.0, -math.inf)
         self._worse = 0
 
-    def stepped(self, loss: float, tokens: int, computed: int) -> None:
-        """A step is done on `tokens` tokens, `computed` with padding.
+    def stepped(self, loss: float, tokens: Tokens) -> None:
+        """A step is done.
 
         Raises Conflict when its loss is not finite, and what `on_step` raises.
         """
         curve = self.curve
         curve.steps += 1
-        curve.tokens += tokens
-        curve.computed += computed
+        curve.tokens += tokens.used
+        curve.computed += tokens.computed
         curve.seconds = time.monotonic() - self._pace.started
         if not -1e9 < loss < 1e9:
             raise Conflict(

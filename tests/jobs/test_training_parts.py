@@ -26,9 +26,10 @@ from retrain_jobs import generate  # noqa: E402
 from retrain_jobs.base import Base, load_base  # noqa: E402
 from retrain_jobs.encode import IGNORED, Encoded, encode  # noqa: E402
 from retrain_jobs.generate import Reply, answered, greedy  # noqa: E402
+from retrain_jobs.recipes.attention import attend, packing  # noqa: E402
 from retrain_jobs.recipes.flat import FlatAdamW  # noqa: E402
 from retrain_jobs.recipes.forced import forced  # noqa: E402
-from retrain_jobs.recipes.packed import STEP, attend, pack, packing, row_losses, target_logits  # noqa: E402
+from retrain_jobs.recipes.packed import STEP, pack, row_losses, target_logits  # noqa: E402
 
 QUESTIONS = ["hi", "where is my travel booking for next week", "a refund please", "x " * 20]
 
@@ -133,7 +134,7 @@ def test_packed_rows_do_not_attend_to_each_other(base: Base) -> None:
         with torch.no_grad():
             alone.append(base.model(ids).logits[0, len(row.prompt) - 1 : -1])
     torch.testing.assert_close(logits, torch.cat(alone), rtol=1e-4, atol=1e-4)
-    assert batch.computed - STEP < sum(map(len, rows)) == len(batch.place)
+    assert batch.tokens.computed - STEP < sum(map(len, rows)) == batch.tokens.used
     own = [
         -one.log_softmax(-1)[range(len(row.target)), row.target].mean().item()
         for one, row in zip(alone, rows, strict=True)
