@@ -14,6 +14,7 @@ import torch
 from peft.tuners.lora import Linear
 from torch.nn.functional import linear
 
+from retrain_jobs.recipes.gated import gated, is_gated
 from retrain_jobs.recipes.norms import short_norms
 from retrain_jobs.recipes.rotary import short_rotations
 from retrain_jobs.recipes.spared import tokenwise
@@ -76,12 +77,17 @@ class _Group:
             for base in self._bases:
                 base.weight.data = base.weight.data.clone()
 
+    @property
+    def base(self) -> Any:
+        """The first layer's."""
+        return self._bases[0]
+
     def call(self, number: int) -> Callable[..., torch.Tensor]:
         """The `number`-th layer's forward."""
 
         def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
             if x is not self._given or number not in self._outs:
-                self._given, self._outs = x, dict(enumerate(self._compute(x)))
+                self._given, self._outs = x, dict(enumerate(torch.split(self.compute(x), self._sizes, -1)))
             out = self._outs.pop(number)
             if not self._outs:
                 self._given = None
@@ -89,25 +95,37 @@ class _Group:
 
         return forward
 
-    def _compute(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
+    def compute(self, x: torch.Tensor) -> torch.Tensor:
+        """All layers' results side by side."""
+        out: torch.Tensor = _LoraLinear.apply(x, self._weight, self._bias, *self.weights())  # type: ignore[no-untyped-call]
+        return out
+
+    def weights(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """A and B of all layers, as `_LoraLinear` takes them."""
         scaled = (b.t() * scale for b, scale in zip(self._b, self._scales, strict=True))
-        a, b = torch.cat(self._a), torch.block_diag(*scaled)  # type: ignore[no-untyped-call]
-        out: torch.Tensor = _LoraLinear.apply(x, self._weight, self._bias, a, b)  # type: ignore[no-untyped-call]
-        return torch.split(out, self._sizes, -1)
+        return torch.cat(self._a), torch.block_diag(*scaled)  # type: ignore[no-untyped-call]
 
 
 @contextmanager
 def lean(model: Any, adapter: str = "default") -> Iterator[None]:
-    """Within the block plain linear layers and norms go the short way; those with dropout or another base PEFT's."""
+    """Within the block plain linear layers, feed-forwards and norms go the short way; those with dropout or another
+    base PEFT's."""
     with ExitStack() as stack:
         stack.enter_context(short_norms(model))
         stack.enter_context(short_rotations(model))
+        groups: dict[tuple[int, ...], _Group] = {}
         for layers in _groups(model, adapter):
-            group = _Group(layers, adapter)
+            group = groups[tuple(map(id, layers))] = _Group(layers, adapter)
             stack.enter_context(group.joined())
             for number, layer in enumerate(layers):
                 layer.forward = group.call(number)
                 stack.callback(delattr, layer, "forward")
+        for module in filter(is_gated, model.modules()):
+            both = groups.get((id(module.gate_proj), id(module.up_proj)))
+            down = groups.get((id(module.down_proj),))
+            if both is not None and down is not None:
+                module.forward = gated(both.compute, down.base, down.weights)
+                stack.callback(delattr, module, "forward")
         yield
 
 

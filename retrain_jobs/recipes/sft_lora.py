@@ -84,6 +84,7 @@ def train(
     paced = Pace(config.warmup_ratio, knobs.max_seconds, recorded=pace)
     watch = Watch(Curve(), paced, knobs, on_step, plan.steps)
     with packing(base.model), lean(model):
+        limits.give_back()
         loop.run(model, optimizer, goal, heldout, plan, paced, watch, checkpoint)
     optimizer.release()
     curve = watch.curve

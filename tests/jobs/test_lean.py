@@ -16,6 +16,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm  # noqa: E402
 from retrain_jobs.base import Base, load_base  # noqa: E402
 from retrain_jobs.encode import Encoded, encode  # noqa: E402
 from retrain_jobs.recipes.attention import packing  # noqa: E402
+from retrain_jobs.recipes.gated import is_gated  # noqa: E402
 from retrain_jobs.recipes.lean import lean  # noqa: E402
 from retrain_jobs.recipes.norms import short_norms  # noqa: E402
 from retrain_jobs.recipes.packed import pack, row_losses, target_logits  # noqa: E402
@@ -53,7 +54,7 @@ def test_the_last_layer_is_spared_what_nobody_looks_at_and_gradients_are_the_sam
     computed = []
     parts = tokenwise(model)
     assert len(parts) == 3
-    parts[-1].down_proj.register_forward_pre_hook(lambda _, given: computed.append(given[0].shape[1]))
+    parts[-1].register_forward_hook(lambda _, given, out: computed.append(out.shape[1]))
     with packing(base.model), lean(model):
         row_losses(target_logits(model, batch), batch).sum().backward()
     assert computed == [len(batch.before)]
@@ -162,3 +163,46 @@ def test_norms_that_are_called_so_and_compute_something_else_keep_their_own_way(
     trained, other = Qwen3RMSNorm(8), OneMoreRMSNorm(8).requires_grad_(False)
     with short_norms(torch.nn.Sequential(trained, other)):
         assert "forward" not in {**vars(trained), **vars(other)}
+
+
+def test_a_feed_forward_that_is_not_gated_by_silu_stays_as_it_is(tiny_base: Path) -> None:
+    _, model, weights = adapted(tiny_base)
+    model.double()
+    forwards = [layer.mlp for layer in model.get_decoder().layers]
+    assert all(map(is_gated, forwards))
+    forwards[0].act_fn = torch.nn.GELU()
+    ids = torch.randint(5, 60, (2, 9))
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        model(ids, labels=ids).loss.backward()
+        return [weight.grad.clone() for weight in weights]
+
+    own = gradients()
+    with lean(model):
+        assert ["forward" in vars(one) for one in forwards] == [False, True]
+        torch.testing.assert_close(gradients(), own, rtol=1e-4, atol=1e-5)
+    assert not any("forward" in vars(one) for one in forwards)
+
+
+def test_a_feed_forward_keeps_gate_and_up_and_nothing_that_follows_from_them(tiny_base: Path) -> None:
+    _, model, _ = adapted(tiny_base)
+    ids = torch.randint(5, 60, (2, 9))
+    inner = model.get_decoder().layers[0].mlp.gate_proj.out_features
+
+    def kept() -> int:
+        """Numbers of the feed-forwards' width that wait for the way back."""
+        found: dict[int, torch.Tensor] = {}
+
+        def keep(saved: torch.Tensor) -> torch.Tensor:
+            if saved.shape[-1:] in {(inner,), (2 * inner,)} and saved.numel() // saved.shape[-1] == ids.numel():
+                found[saved.untyped_storage().data_ptr()] = saved
+            return saved
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
+            model(ids, labels=ids).loss.backward()
+        return sum(saved.untyped_storage().nbytes() // saved.itemsize for saved in found.values())
+
+    own = kept()
+    with lean(model):
+        assert kept() <= own / 2
