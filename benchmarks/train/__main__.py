@@ -29,23 +29,14 @@ ARMS = (OURS, "ours-polite", "trl-tuned", "trl-default")
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much of a task each model gets: rows, the loss to reach (nats a token), seconds until the recipe gives up.
+    """How much of a task each model gets: rows, the loss to reach (nats a token), seconds until the recipe gives up."""
 
-    `system`: words of a system prompt that all rows have.
-    """
-
-    shape: str
     rows: int
     target: float
     limit_s: float
-    system: int = 0
 
 
-SIZES = {
-    "5M": Size("5M", 1000, 0.3, 120.0),
-    "50M": Size("50M", 500, 0.3, 300.0),
-    "5M-system": Size("5M", 1000, 0.3, 120.0, system=80),
-}
+SIZES = {"5M": Size(1000, 0.3, 120.0), "50M": Size(500, 0.3, 300.0)}
 PATIENCE = 3.2
 """Of the recipe's own time: a little more than what a peer should take at least."""
 
@@ -66,7 +57,7 @@ def compare(name: str, arms: Sequence[str], rounds: int, seed: int) -> Table:
     runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
     for number in range(rounds):
         with TemporaryDirectory() as folder:
-            write_task(Path(folder), SHAPES[size.shape], rows=size.rows, seed=seed + number, system=size.system)
+            write_task(Path(folder), SHAPES[name], rows=size.rows, seed=seed + number)
             limit_s = size.limit_s
             for arm in sorted(arms, key=ARMS.index):
                 runs[arm].append(_run(arm, folder, size.target, limit_s, seed + number))
@@ -105,7 +96,7 @@ def _ratio(runs: Sequence[dict[str, Any]], ours: Sequence[dict[str, Any]], what:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__)
-    rows = (*SIZES, "clinc")
+    rows = (*SIZES, "clinc", "beginnings")
     parser.add_argument("--row", action="append", choices=rows, help="all of them by default")
     parser.add_argument("--arm", action="append", choices=ARMS, help="all of them by default")
     parser.add_argument("--rounds", type=int, default=3)
@@ -118,6 +109,10 @@ def main() -> None:
             from benchmarks.train.clinc import compare as travel
 
             Console(width=140).print(travel(options.data, options.cache, options.rounds, options.seed))
+        elif row == "beginnings":
+            from benchmarks.train.beginnings import compare as shared
+
+            Console(width=140).print(shared(options.seed))
         else:
             Console(width=140).print(compare(row, options.arm or ARMS, options.rounds, options.seed))
 
