@@ -10,7 +10,7 @@ const DECISIONS = { promote: ["good", "Promote"], hold: ["busy", "Not yet"], rej
 export function evidenceBlocks(cycle) {
   const { drift, examples, job, shadow, waiting, watch } = cycle.evidence;
   return [
-    !cycle.is_open && cycle.explanation && h("p", {}, cycle.explanation),
+    !cycle.is_open && cycle.explanation && h("p", {}, emphasised(cycle.explanation)),
     drift && block("Why it opened", h("ul", { class: "reasons" }, (drift.reasons ?? []).map((reason) => h("li", {}, emphasised(reason))))),
     examples && cycle.state === "open" && gathering(examples),
     (cycle.job || job?.training) && training(cycle.job, job ?? {}),

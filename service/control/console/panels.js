@@ -139,7 +139,7 @@ export function cyclePanel(alias, cycle, past, on) {
       past && h("button", { type: "button", class: "link", "data-focus": "current", onclick: () => on.showCycle(null) }, "Back to the newest")),
     h("p", { class: "small muted" }, `Opened by ${words(cycle.trigger)} `, ago(cycle.opened_at), cycle.closed_at ? `, ended after ${span(cycle.closed_at - cycle.opened_at)}` : "", cycle.candidate ? [", candidate ", h("code", {}, cycle.candidate)] : ""),
     stepper(cycle),
-    h("p", {}, lastWord(cycle)),
+    h("p", {}, emphasised(lastWord(cycle))),
     !past && alias.awaits_approval && h("div", { class: "callout" }, h("p", {}, "This candidate waits for a person. With your approval it is promoted once the evidence suffices."),
       (cycle.evidence.doubts ?? []).map((doubt) => h("p", {}, doubt)),
       h("button", { type: "button", class: "main", "data-focus": "approve", onclick: () => on.approve(alias) }, "Approve…")),
@@ -172,7 +172,7 @@ export function historyPanel(alias, cycles, on) {
     h("td", { class: "tight" }, ago(cycle.opened_at)),
     h("td", {}, pill(...outcome(cycle))),
     h("td", { class: "tight" }, words(cycle.trigger)),
-    h("td", {}, cycle.reason),
+    h("td", {}, emphasised(cycle.reason)),
     h("td", { class: "tight" }, h("button", { type: "button", class: "link", "data-focus": `cycle-${cycle.id}`, onclick: () => on.showCycle(cycle.id), "aria-label": `Evidence of cycle ${cycle.id}` }, "Evidence"))));
   return [title, h("div", { class: "scroll" }, h("table", {},
     h("thead", {}, h("tr", {}, ["Opened", "Outcome", "Trigger", "Reason", ""].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, rows)))];
