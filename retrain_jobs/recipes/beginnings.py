@@ -15,7 +15,7 @@ AT_ONCE = 16
 """Rows that are computed together; what is shared by few of all rows seldom meets there."""
 
 WORTH = 32.0
-"""Tokens that a beginning must spare each time, on average: its own attention costs a small model some 20."""
+"""Tokens that a beginning must spare each time, on average: its own attention costs a small model some 30."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import torch
 from peft.tuners.lora import Linear
 from torch.nn.functional import linear
 
-from retrain_jobs.recipes.gated import gated, is_gated
+from retrain_jobs.recipes.gated import gated, is_same, may_be_gated
 from retrain_jobs.recipes.norms import short_norms
 from retrain_jobs.recipes.rotary import short_rotations
 from retrain_jobs.recipes.spared import tokenwise
@@ -120,11 +120,14 @@ def lean(model: Any, adapter: str = "default") -> Iterator[None]:
             for number, layer in enumerate(layers):
                 layer.forward = group.call(number)
                 stack.callback(delattr, layer, "forward")
-        for module in filter(is_gated, model.modules()):
+        for module in filter(may_be_gated, model.modules()):
             both = groups.get((id(module.gate_proj), id(module.up_proj)))
             down = groups.get((id(module.down_proj),))
-            if both is not None and down is not None:
-                module.forward = gated(both.compute, down.base, down.weights)
+            if both is None or down is None:
+                continue
+            short = gated(both.compute, down.base, down.weights)
+            if is_same(module, short):
+                module.forward = short
                 stack.callback(delattr, module, "forward")
         yield
 
