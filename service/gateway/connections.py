@@ -75,16 +75,19 @@ class Connection(HttpToolsProtocol):
         self._waiting: tuple[Wait, object] | None = None
         self._since = 0.0
 
-    def check(self, now: float, patience: Patience) -> None:
-        """End the connection if its client has kept us waiting for too long; call it about once a second."""
+    def check(self, now: float, patience: Patience) -> bool:
+        """End the connection if its client has kept us waiting for too long; whether it did.
+
+        To be called about once a second.
+        """
         if self.parser is None:  # lost in the meantime
-            return
+            return False
         waiting = self._waits_for()
         if waiting != self._waiting:
             self._waiting, self._since = waiting, now
-            return
+            return False
         if waiting is None:
-            return
+            return False
         waited_s = now - self._since
         match waiting[0]:
             case Wait.TAKE if waited_s > patience.take_s:
@@ -95,6 +98,9 @@ class Connection(HttpToolsProtocol):
                 self._end_unfinished("head", patience.head_s)
             case Wait.BODY if waited_s > patience.body_s + self._body_bytes / MIN_BODY_BYTES_S:
                 self._end_unfinished("body", patience.body_s)
+            case _:
+                return False
+        return True
 
     def _waits_for(self) -> tuple[Wait, object] | None:
         """What is awaited now, with something that changes when the client makes progress."""

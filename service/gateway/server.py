@@ -9,7 +9,7 @@ import math
 import resource
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from types import FrameType
 
@@ -83,17 +83,29 @@ class Server(uvicorn.Server):
         yield
 
     async def _look(self, crowd: int) -> None:
-        """Once a second at each connection, at a few at a time: a thousand cut off at once would delay all others."""
-        loop = asyncio.get_running_loop()
+        """Once a second at each connection, at a few at a time: a thousand cut off at once would delay all others, and
+        would come again at once."""
         while True:
             connections = tuple(self.server_state.connections)
             patience = self._patience if len(connections) < crowd else self._hurried
             parts = max(1, math.ceil(len(connections) / _LOOK_AT))
             for part in range(parts):
-                for connection in connections[part * _LOOK_AT : (part + 1) * _LOOK_AT]:
-                    if isinstance(connection, Connection):
-                        connection.check(loop.time(), patience)
+                _end_dawdlers(connections[part * _LOOK_AT : (part + 1) * _LOOK_AT], patience, _most(parts))
                 await asyncio.sleep(_LOOK_EVERY_S / parts)
+
+
+def _most(parts: int) -> int:
+    """How many connections may be ended in each of so many parts of a second: about 20 in all, or a tenth of all."""
+    return max(_LOOK_AT // 10, _LOOK_AT // parts)
+
+
+def _end_dawdlers(connections: Iterable[object], patience: Patience, most: int) -> None:
+    now = asyncio.get_running_loop().time()
+    for connection in connections:
+        if isinstance(connection, Connection) and connection.check(now, patience):
+            most -= 1
+            if not most:
+                return
 
 
 def _raise_file_limit() -> int:

@@ -1,8 +1,9 @@
 """A slow-loris attack as a process of its own, which yields the processor: an attacker brings their own.
 
-    python -m tests.service.gateway.trickle PORT COUNT
+    python -m tests.service.gateway.trickle COUNT PORT...
 
-Each of COUNT connections sends half a head or half a body and then a byte a second; cut off, it comes again.
+Each of COUNT connections sends half a head or half a body and then a byte a second; cut off, it comes again. With more
+ports than one they take turns.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import os
 import resource
 import sys
+from collections.abc import Sequence
 
 import uvloop
 
@@ -32,12 +34,12 @@ async def trickle(port: int, first: bytes) -> None:
                 writer.transport.abort()
 
 
-async def attack(port: int, count: int) -> None:
-    await asyncio.gather(*(trickle(port, FIRST[number % 2]) for number in range(count)))
+async def attack(ports: Sequence[int], count: int) -> None:
+    await asyncio.gather(*(trickle(ports[n % len(ports)], FIRST[n % 2]) for n in range(count)))
 
 
 if __name__ == "__main__":
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     os.nice(19)
-    uvloop.run(attack(int(sys.argv[1]), int(sys.argv[2])))
+    uvloop.run(attack([int(port) for port in sys.argv[2:]], int(sys.argv[1])))
