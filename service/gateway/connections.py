@@ -63,7 +63,7 @@ class HeadTooLarge(TrimtabError):
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection, which ends when `check` finds that its client dawdles."""
+    """uvicorn's connection, which knows when its client dawdles."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -75,32 +75,39 @@ class Connection(HttpToolsProtocol):
         self._waiting: tuple[Wait, object] | None = None
         self._since = 0.0
 
-    def check(self, now: float, patience: Patience) -> bool:
-        """End the connection if its client has kept us waiting for too long; whether it did.
-
-        To be called about once a second.
-        """
+    def dawdles(self, now: float, patience: Patience) -> bool:
+        """Whether its client has kept us waiting for too long; to be asked about once a second."""
         if self.parser is None:  # lost in the meantime
             return False
         waiting = self._waits_for()
         if waiting != self._waiting:
             self._waiting, self._since = waiting, now
             return False
-        if waiting is None:
-            return False
-        waited_s = now - self._since
-        match waiting[0]:
-            case Wait.TAKE if waited_s > patience.take_s:
+        return waiting is not None and now - self._since > self._limit_s(waiting[0], patience)
+
+    def end(self, patience: Patience) -> None:
+        """End the connection, whose client `dawdles`."""
+        assert self._waiting is not None
+        match self._waiting[0]:
+            case Wait.TAKE:
                 self.transport.abort()
-            case Wait.LEAVE if waited_s > LINGER_S:
+            case Wait.LEAVE:
                 self.transport.close()
-            case Wait.HEAD if waited_s > patience.head_s:
+            case Wait.HEAD:
                 self._end_unfinished("head", patience.head_s)
-            case Wait.BODY if waited_s > patience.body_s + self._body_bytes / MIN_BODY_BYTES_S:
+            case Wait.BODY:
                 self._end_unfinished("body", patience.body_s)
-            case _:
-                return False
-        return True
+
+    def _limit_s(self, wait: Wait, patience: Patience) -> float:
+        match wait:
+            case Wait.TAKE:
+                return patience.take_s
+            case Wait.LEAVE:
+                return LINGER_S
+            case Wait.HEAD:
+                return patience.head_s
+            case Wait.BODY:
+                return patience.body_s + self._body_bytes / MIN_BODY_BYTES_S
 
     def _waits_for(self) -> tuple[Wait, object] | None:
         """What is awaited now, with something that changes when the client makes progress."""

@@ -101,11 +101,9 @@ def _most(parts: int) -> int:
 
 def _end_dawdlers(connections: Iterable[object], patience: Patience, most: int) -> None:
     now = asyncio.get_running_loop().time()
-    for connection in connections:
-        if isinstance(connection, Connection) and connection.check(now, patience):
-            most -= 1
-            if not most:
-                return
+    dawdling = [one for one in connections if isinstance(one, Connection) and one.dawdles(now, patience)]
+    for connection in dawdling[:most]:
+        connection.end(patience)
 
 
 def _raise_file_limit() -> int:
