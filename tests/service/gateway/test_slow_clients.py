@@ -200,14 +200,18 @@ def closed_doors(count: int) -> Iterator[list[int]]:
 
 
 @contextlib.asynccontextmanager
-async def attack(count: int, *ports: int) -> AsyncIterator[None]:
+async def attack(count: int, *ports: int) -> AsyncIterator[psutil.Process]:
     argv = ["-m", "tests.service.gateway.trickle", str(count), *map(str, ports)]
     slow = await asyncio.create_subprocess_exec(sys.executable, *argv, cwd=ROOT)
     try:
-        yield
+        yield psutil.Process(slow.pid)
     finally:
         slow.kill()
         await slow.wait()
+
+
+async def most_open(process: psutil.Process, count: int) -> bool:
+    return process.num_fds() >= 0.75 * count  # the others are between being cut off and coming again
 
 
 async def p99(gateway: Process, seconds: float) -> float:
@@ -221,18 +225,14 @@ async def test_good_requests_do_not_feel_thousands_of_slow_ones(tmp_path, scale,
         process = psutil.Process(gateway.process.pid)
         alone = await p99(gateway, seconds)
         with closed_doors(count) as ports:
-            async with attack(count, *ports):
-                await asyncio.sleep(scale(1.0, 5.0))
+            async with attack(count, *ports) as attacker:
+                await eventually(lambda: most_open(attacker, count), 30.0, 0.1)
                 elsewhere = await p99(gateway, seconds)
         before = process.memory_info().rss
         async with attack(count, gateway.port):
-
-            async def most_connected() -> bool:
-                return process.num_fds() >= 0.75 * count  # the others are between being cut off and coming again
-
-            await eventually(most_connected, 30.0, 0.1)
+            await eventually(lambda: most_open(process, count), 30.0, 0.1)
             beside = await p99(gateway, seconds)
-            assert await most_connected()
+            assert await most_open(process, count)
             used = (process.memory_info().rss - before) / count / 1024
     print(
         f"p99 of good requests: {alone * 1e3:.1f} ms alone, {elsewhere * 1e3:.1f} ms with {count} trickling elsewhere, "
