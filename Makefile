@@ -63,7 +63,7 @@ $(installed): requirements/cpu.lock pyproject.toml
 	$(pip) torch==$(TORCH)+cpu || $(pip) torch==$(TORCH)+cpu --extra-index-url $(TORCH_CPU_INDEX)
 	$(pip) --no-deps -r requirements/cpu.lock
 	$(pip) --no-deps --no-build-isolation -e .
-	@$(bin)/python -m compileall -qq -j 0 $(VENV)/lib || true # on all cores; some packages hold what is no Python 3
+	@$(bin)/python -m compileall -qq -j 0 -x '/tests/' $(VENV)/lib || true # on all cores; some packages hold what is no Python 3
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 

@@ -20,7 +20,7 @@ from demo.tokenizer import train_tokenizer
 
 SECONDS = 1200.0
 """What training may take on a machine that does other things, too: a model that was cut off plays no part well. Two
-free cores need 100 s with AVX-512 and 460 s without."""
+free cores need 100 s with AVX-512 and 310 s without."""
 
 TOKENIZER_EXAMPLES = 8000
 REPORT = "report.json"

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from demo.corpus import Example, Split, Task, novel, taught
 from demo.lessons import encode
 from demo.tokenizer import END
-from demo.training import fastest_dtype
+from retrain_jobs.base import fastest_dtype
 
 ROWS = 64
 MAX_REPLY_TOKENS = 64

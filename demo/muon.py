@@ -53,10 +53,29 @@ class Muon:
         a, b, c = _COEFFICIENTS
         x = wide.to(self._dtype)
         x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+        if self._dtype is torch.float32 and x.shape[2] >= 2 * x.shape[1]:
+            return self._orthogonal_by_gram(x)
         for _ in range(self._iterations):
             gram = x @ x.mT
             x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
         return x.float()
+
+    def _orthogonal_by_gram(self, x: Tensor) -> Tensor:
+        """The same with fewer operations where rows are few: all but the last product are of rows x rows.
+
+        Each iteration multiplies by a polynomial of x x', so their product can be made first. Bfloat16 is too coarse
+        for that: small singular values are squared.
+        """
+        a, b, c = _COEFFICIENTS
+        gram = x @ x.mT
+        product = None
+        for left in reversed(range(self._iterations)):
+            factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+            factor.diagonal(dim1=1, dim2=2).add_(a)
+            product = factor if product is None else factor @ product
+            if left:
+                gram = factor @ gram @ factor
+        return x if product is None else product @ x
 
 
 def _gradient(matrix: Tensor) -> Tensor:

@@ -13,9 +13,12 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from demo.lessons import batches
 from demo.muon import Muon
 from demo.tokenizer import END, PAD
+from retrain_jobs.base import fastest_dtype
 from retrain_jobs.encode import Encoded
 from retrain_jobs.recipes.attention import packing
+from retrain_jobs.recipes.norms import short_norms
 from retrain_jobs.recipes.packed import pack, target_logits
+from retrain_jobs.recipes.rotary import short_rotations
 
 Progress = Callable[[float, str], None]
 """Told the share of the work that is done (0 to 1) and a line about it."""
@@ -93,9 +96,9 @@ def train(
 
     for rows in lessons(tokenizer, recipe.batch_tokens, done):
         batch = pack(rows, worker.device)
-        with packing(worker):
+        with packing(worker), short_norms(worker), short_rotations(worker):
             loss = cross_entropy(target_logits(worker, batch), batch.targets)
-        torch.autograd.backward(loss)
+            torch.autograd.backward(loss)
         for weight, copied in zip(weights, working, strict=True):
             weight.grad = None if copied.grad is None else copied.grad.float()
             copied.grad = None
@@ -114,20 +117,6 @@ def train(
         if done() >= 1:
             break
     return master.to(torch.bfloat16).eval()
-
-
-def fastest_dtype() -> torch.dtype:
-    """Give bfloat16 where this processor multiplies it faster than float32."""
-
-    def seconds(dtype: torch.dtype) -> float:
-        matrix = torch.ones(1024, 1024, dtype=dtype)
-        matrix @ matrix
-        began = time.perf_counter()
-        for _ in range(3):
-            matrix @ matrix
-        return time.perf_counter() - began
-
-    return torch.bfloat16 if seconds(torch.bfloat16) < seconds(torch.float32) else torch.float32
 
 
 def _is_matrix(name: str, weight: torch.Tensor) -> bool:

@@ -129,7 +129,7 @@ def trl_tuned(folder: Path, run: Run, seed: int) -> Any:
     import torch
     from transformers import AutoConfig
 
-    from demo.training import fastest_dtype
+    from retrain_jobs.base import fastest_dtype
 
     hidden = AutoConfig.from_pretrained(folder / "model").hidden_size
     changed = {
@@ -250,7 +250,7 @@ def peak() -> float:
     faster: bfloat16 or, where it has no kernels for that, float32."""
     import torch
 
-    from demo.training import fastest_dtype
+    from retrain_jobs.base import fastest_dtype
 
     torch.backends.mkldnn.matmul.fp32_precision = "ieee"  # type: ignore[attr-defined]  # the recipe's base rounds it
     size, best, dtype = 2048, math.inf, fastest_dtype()

@@ -45,8 +45,7 @@ def attend(
 
     def grid(of: Grid, line: torch.Tensor) -> torch.Tensor:
         """T x heads x size to (rows * heads of keys) x (groups * longest) x size: a head's group shares its keys."""
-        flat = line[of.start : of.stop].flatten(1)
-        spread = flat.new_zeros(of.rows * of.longest, flat.shape[1]).index_copy(0, of.place, flat)
+        spread: torch.Tensor = _Spread.apply(line[of.start : of.stop].flatten(1), of.place, of.rows * of.longest)  # type: ignore[no-untyped-call]
         split = spread.view(of.rows, of.longest, heads, -1, line.shape[-1])
         return split.permute(0, 2, 3, 1, 4).reshape(of.rows * heads, -1, line.shape[-1])
 
@@ -54,7 +53,8 @@ def attend(
         """Tokens x (all heads * size)."""
         weights = torch.softmax(torch.baddbmm(hidden, grid(of, asking), k.transpose(1, 2), alpha=scaling), -1)
         out = torch.bmm(weights, v).view(of.rows, heads * groups, of.longest, -1)
-        return out.transpose(1, 2).reshape(of.rows * of.longest, -1).index_select(0, of.place)
+        gathered: torch.Tensor = _Gather.apply(out.transpose(1, 2).reshape(of.rows * of.longest, -1), of.place)  # type: ignore[no-untyped-call]
+        return gathered
 
     k, v = grid(own, keys), grid(own, values)
     hidden = _itself(own.longest, sliding_window, query).repeat(groups, 1)
@@ -66,6 +66,39 @@ def attend(
         k, v = (torch.cat([_given(one, batch), two], 1) for one, two in zip(first, (k, v), strict=True))
         line = torch.cat([begun, seen(own, k, v, _begun(batch, heads, hidden, sliding_window))])
     return pad(line, (0, 0, 0, batch.tokens.computed - len(line))).view(1, -1, heads * groups, value.shape[-1]), None
+
+
+class _Spread(torch.autograd.Function):
+    """Each row of n x size to its own place among `rows`, the others zero."""
+
+    @staticmethod
+    def forward(ctx: Any, flat: torch.Tensor, place: torch.Tensor, rows: int) -> torch.Tensor:
+        ctx.save_for_backward(place)
+        return _spread(flat, place, rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (place,) = ctx.saved_tensors
+        return gradients[0].index_select(0, place), None, None
+
+
+class _Gather(torch.autograd.Function):
+    """The way back; autograd's own would add up, since it cannot know that no place is there twice."""
+
+    @staticmethod
+    def forward(ctx: Any, spread: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(place)
+        ctx.rows = len(spread)
+        return spread.index_select(0, place)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (place,) = ctx.saved_tensors
+        return _spread(gradients[0], place, ctx.rows), None
+
+
+def _spread(flat: torch.Tensor, place: torch.Tensor, rows: int) -> torch.Tensor:
+    return flat.new_zeros(rows, flat.shape[1]).index_copy_(0, place, flat)
 
 
 def _given(beginnings: torch.Tensor, batch: Batch) -> torch.Tensor:

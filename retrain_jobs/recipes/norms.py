@@ -10,7 +10,7 @@ import torch
 
 
 class _RMSNorm(torch.autograd.Function):
-    """y = w x / rms(x) over the last axis; the weight is frozen. Sums are float32 at least."""
+    """y = w x / rms(x) over the last axis. Sums are float32 at least."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -25,14 +25,17 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, inverse = ctx.saved_tensors
         scaled = gradients[0] * weight
+        to_weight = None
+        if ctx.needs_input_grad[1]:
+            to_weight = (gradients[0] * x).mul_(inverse).flatten(0, -2).sum(0, dtype=inverse.dtype).to(weight.dtype)
         along = (scaled * x).sum(-1, keepdim=True, dtype=inverse.dtype)
         along.mul_(inverse.square()).div_(-x.shape[-1])
-        return scaled.addcmul_(x, along.to(x.dtype)).mul_(inverse.to(x.dtype)), None, None
+        return scaled.addcmul_(x, along.to(x.dtype)).mul_(inverse.to(x.dtype)), to_weight, None
 
 
 @contextmanager
 def short_norms(model: Any) -> Iterator[None]:
-    """Within the block the model's frozen RMS norms go the short way; other norms their own."""
+    """Within the block the model's RMS norms go the short way; other norms their own."""
     with ExitStack() as stack:
         for module in model.modules():
             if type(module).__name__.endswith("RMSNorm") and _is_plain(module):
@@ -44,7 +47,7 @@ def short_norms(model: Any) -> Iterator[None]:
 def _is_plain(module: Any) -> bool:
     """Asked of the norm itself: some that are called so multiply by 1 + w, or norm groups."""
     weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
-    if epsilon is None or weight is None or weight.dim() != 1 or weight.requires_grad:
+    if epsilon is None or weight is None or weight.dim() != 1:
         return False
     sample = torch.linspace(-1.0, 2.0, 2 * len(weight), device=weight.device, dtype=weight.dtype).view(2, -1)
     with torch.no_grad():
