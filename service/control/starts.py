@@ -20,6 +20,7 @@ from service.core.records import Alias, Cycle, Job, JobStatus
 from service.core.starts import held_back, quiet_since
 from service.core.steps import PlanPolicy
 from service.ports import Store
+from service.settings import Settings
 
 _DAY_S = 86_400.0
 _MAX_ALERTS = 1_000
@@ -49,6 +50,21 @@ async def newly_labelled(store: Store, alias: Alias, last: Cycle | None, policy:
     if policy.labels is None and policy.every_s is None:
         return 0
     return await store.count(alias.name, since=quiet_since(alias, last), labelled_only=True)
+
+
+async def onset(store: Store, settings: Settings, alias: Alias, cycle: Cycle) -> float:
+    """Where the window that was judged as drifted began, in Unix seconds.
+
+    A cycle that follows a fruitless one goes on with its onset: the drift is the same, its examples count.
+    """
+    for before in await store.cycles(alias.name, limit=5):
+        if before.id != cycle.id and before.opened_at > alias.reference_since and before.job_id is not None:
+            job = await store.job(before.job_id)
+            if job is not None and job.spec.get("champion") == alias.champion and "onset" in job.spec:
+                return float(job.spec["onset"])
+    size = settings.drift.current_size
+    rows = await store.window(alias.name, since=alias.reference_since, until=cycle.opened_at, limit=size, newest=True)
+    return rows[0].capture.at if rows else cycle.opened_at
 
 
 class _Lenient(BaseModel):
