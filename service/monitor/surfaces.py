@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +18,7 @@ from evidently.core.datasets import Descriptor
 
 from service.core.drift import Kind
 from service.core.errors import ConfigError
+from service.drivers.plugins import load_function
 from service.monitor.features import COLUMNS, Column, Features
 from service.settings import DescriptorSettings, PresetSettings
 
@@ -124,19 +124,8 @@ def _takes_a_column(maker: Any) -> bool:
 
 def _find(setting: str, name: str, room: ModuleType) -> Any:
     """`module:name` from there, else the name from Evidently's `room`."""
-    module, colon, attribute = name.partition(":")
-    if colon:
-        try:
-            found = getattr(import_module(module), attribute, None)
-        except Exception as error:  # the operator's module may raise anything
-            raise ConfigError(
-                f"drift.{setting}: {module!r} cannot be imported ({type(error).__name__}: {error}); is its folder on "
-                "PYTHONPATH?",
-                param=f"drift.{setting}",
-            ) from error
-        if not callable(found):
-            raise ConfigError(f"drift.{setting}: {module!r} has no {attribute!r}.", param=f"drift.{setting}")
-        return found
+    if ":" in name:
+        return load_function(name, f"entry of drift.{setting}", f"drift.{setting}")
     found = getattr(room, name, None) if name[:1].isupper() else None
     if not callable(found):
         known = ", ".join(sorted(one for one in vars(room) if one[0].isupper()))
