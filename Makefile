@@ -7,6 +7,7 @@ bin := $(VENV)/bin
 # `python3.11` may be a shim without a version behind it: fall back to python3.
 python := $(shell $(PYTHON) -c '' 2>/dev/null && echo $(PYTHON) || echo python3)
 pip := $(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-compile
+# The demo's base model is trained before its tests: its threads wait for one another beside busy engines.
 # Only what is run is collected: importing every test takes half a minute of each process.
 by_themselves = $(shell grep -rlE 'mark\.(alone|soak)' tests --include='test_*.py')
 installed := $(VENV)/.installed-$(shell cat requirements/cpu.lock pyproject.toml | cksum | cut -d' ' -f1)
@@ -24,6 +25,7 @@ serve: install ## serve what trimtab.yaml says
 
 test: install ## unit, integration, and the real end-to-end loop
 	$(bin)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/acceptance -m "not soak"
+	$(bin)/python -m demo.base_model
 	$(bin)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone and not soak" tests/acceptance
 	$(bin)/python -m pytest -m "alone or soak" $(by_themselves)
 

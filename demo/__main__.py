@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from demo.base_model import ensure_base_model
+from demo.base_model import CACHE, ensure_base_model
 from demo.desk import golden_set, support_desk
 from demo.player import Player
 from demo.screen import plain_line, screen, show_report
@@ -53,7 +53,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, default=Path(".trimtab/demo"), help="where it keeps everything (made anew)"
     )
-    parser.add_argument("--cache", type=Path, default=Path(".cache/trimtab"), help="where the base model is kept")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="where the base model is kept")
     parser.add_argument("--port", type=int, default=8080, help="the service's port; the next two are used as well")
     parser.add_argument("--seed", type=int, default=7, help="of the customers")
     parser.add_argument("--keep", action="store_true", help="keep serving after the report, until Ctrl-C")

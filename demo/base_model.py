@@ -1,4 +1,4 @@
-"""The demo's base model, trained once and cached: python -m demo.base_model --out DIR."""
+"""The demo's base model, trained once and cached: python -m demo.base_model [--out DIR]."""
 
 import argparse
 import fcntl
@@ -22,11 +22,13 @@ SECONDS = 1200.0
 """What training may take on a machine that does other things, too: a model that was cut off plays no part well. Two
 free cores need 100 s with AVX-512 and 310 s without."""
 
+CACHE = Path(os.environ.get("TRIMTAB_CACHE", ".cache/trimtab"))
+
 TOKENIZER_EXAMPLES = 8000
 REPORT = "report.json"
 
 
-def ensure_base_model(cache_dir: Path, progress: training.Progress | None = None) -> Path:
+def ensure_base_model(cache_dir: Path = CACHE, progress: training.Progress | None = None) -> Path:
     """Give the directory of the trained model, training it first if this code has not done so before."""
     cache_dir.mkdir(parents=True, exist_ok=True)
     directory = cache_dir / f"base-{fingerprint()}"
@@ -85,22 +87,28 @@ def fingerprint() -> str:
 
 
 def main() -> None:
-    """Train the model into a directory with a progress bar, and print its figures."""
+    """Train the model with a progress bar, and print its figures."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="model directory to create")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit of the training")
+    parser.add_argument(
+        "--out", type=Path, help="model directory to create; without it, the demo's, if it is not there"
+    )
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="time limit of the training into --out")
     options = parser.parse_args()
-    if options.out.exists():
+    if options.out is not None and options.out.exists():
         parser.error(f"{options.out} exists; remove it or choose another --out")
     columns = (TextColumn("base model"), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns) as bar:
         task = bar.add_task("preparing", total=1.0)
-        make_base_model(
-            options.out,
-            options.seconds,
-            lambda share, line: bar.update(task, completed=share, description=line),
-        )
-    print((options.out / REPORT).read_text(), end="")
+
+        def progress(share: float, line: str) -> None:
+            bar.update(task, completed=share, description=line)
+
+        if options.out is None:
+            directory = ensure_base_model(progress=progress)
+        else:
+            directory = options.out
+            make_base_model(directory, options.seconds, progress)
+    print((directory / REPORT).read_text(), end="")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ ENOUGH = 0.95
 """Of the quality before the drift."""
 
 TRAINING_S, PATIENCE_S = 70.0, 300.0
-CACHE = Path(".cache/trimtab")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,7 @@ async def play_trimtab(
     Raises:
         StoryFailed: a stage did not end within `PATIENCE_S`.
     """
-    model = await asyncio.to_thread(ensure_base_model, CACHE, lambda _share, _line: None)
+    model = await asyncio.to_thread(ensure_base_model)
     config = write_stage(folder, model, golden_set(SEED), port=port, sizes=sizes)
     url = f"http://127.0.0.1:{port}"
     # Longer than the reference takes: the first requests after a start are slow, and no measure of idle.

@@ -21,7 +21,6 @@ from typing import Any
 import aiohttp
 
 from benchmarks.loop.recovery import (
-    CACHE,
     CALM,
     FEEDBACK_RATIO,
     MAX_TOKENS,
@@ -94,7 +93,7 @@ class Engine:
 
 async def play_stitched(folder: Path, rate: float, port: int, limit_s: float) -> Recovery:
     """The same day with the stitched loop; it gives up `limit_s` after the onset."""
-    model = await asyncio.to_thread(ensure_base_model, CACHE, lambda _share, _line: None)
+    model = await asyncio.to_thread(ensure_base_model)
     await asyncio.to_thread(folder.mkdir, parents=True)
     engine = Engine(model, folder, port)
     await engine.serve(None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,10 @@ from demo.base_model import ensure_base_model, fingerprint, read_report
 
 pytestmark = pytest.mark.acceptance
 
-CACHE = Path(os.environ.get("TRIMTAB_CACHE", Path(__file__).parents[2] / ".cache" / "trimtab"))
-
 
 @pytest.fixture(scope="module")
 def base() -> Path:
-    return ensure_base_model(CACHE)
+    return ensure_base_model()
 
 
 def test_it_is_a_small_qwen3(base: Path) -> None:
@@ -47,5 +44,5 @@ def test_any_text_survives_its_tokenizer(base: Path) -> None:
 
 def test_it_is_cached_under_its_own_code(base: Path) -> None:
     assert base.name == f"base-{fingerprint()}"
-    assert ensure_base_model(CACHE) == base
+    assert ensure_base_model() == base
     assert json.loads((base / "report.json").read_text("utf-8"))["parameters"] > 0

@@ -29,7 +29,6 @@ from tests.dashboards.prometheus import running_prometheus, shown
 pytestmark = [pytest.mark.acceptance, pytest.mark.alone, pytest.mark.asyncio(loop_scope="module")]
 
 ROOT = Path(__file__).parents[2]
-CACHE = Path(os.environ.get("TRIMTAB_CACHE", ROOT / ".cache" / "trimtab"))
 NOISE = 0.06
 """Two standard errors of the difference between two shares of about 0.9 over 200 requests each."""
 
@@ -69,7 +68,7 @@ async def told(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Told]:
     if shutil.which("prometheus") is None:
         message = "prometheus is not installed: apt-get install prometheus"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    model = await asyncio.to_thread(ensure_base_model, CACHE)
+    model = await asyncio.to_thread(ensure_base_model)
     folder = tmp_path_factory.mktemp("loop") / "stage"
     port = free_ports(3)
     config = write_stage(folder, model, golden_set(5), port=port, sizes=SIZES)
