@@ -73,11 +73,12 @@ class FlatAdamW(FlatWeights):
 
     def step(self, rate: float) -> None:
         """Follow the gradient, no further than its norm allows, and clear it."""
-        gradient = self.gradient.float()
+        gradient = self.gradient.float()  # the same memory where it is float32 already
         norm = torch.linalg.vector_norm(gradient)
-        self.master.grad = gradient * (self._max_norm / (norm + 1e-6)).clamp(max=1.0)
+        self.master.grad = gradient.mul_((self._max_norm / (norm + 1e-6)).clamp(max=1.0))
         self._adam.param_groups[0]["lr"] = rate
         self._adam.step()
+        self.master.grad = None
         self.gradient.zero_()
         self._publish()
         self._steps += 1

@@ -139,7 +139,7 @@ class Watch:
         if found > self._best_found:
             self._best_found = found
             curve.best_step = curve.steps
-            self.best = weights.detach().clone()
+            self.best = weights.detach().clone() if self.best is None else self.best.copy_(weights.detach())
         if self._worse >= self._knobs.patience and not self.over:
             curve.stop_reason = "no_improvement"
             self.over = True
