@@ -14,7 +14,7 @@ def main() -> None:
         model = Path(name) / "base"
         make_base_model(model, SECONDS, lambda share, line: None)
         figures = json.loads((model / REPORT).read_text("utf-8"))
-    print(f"{figures['parameters'] / 1e6:.2f} M parameters, trained in {figures['trained_s']:.0f} s (at most 120)")
+    print(f"{figures['parameters'] / 1e6:.2f} M parameters, trained in {figures['trained_s']:.0f} s (target 120)")
     shares = ", ".join(f"{task} {share:.1%}" for task, share in figures["exact_match"].items())
     print(f"exact match on held-out phrasings, names and numbers: {shares}; on novel intents ", end="")
     print(
