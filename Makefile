@@ -7,7 +7,7 @@ bin := $(VENV)/bin
 # `python3.11` may be a shim without a version behind it: fall back to python3.
 python := $(shell $(PYTHON) -c '' 2>/dev/null && echo $(PYTHON) || echo python3)
 pip := $(VENV)/bin/python -m pip install -q --disable-pip-version-check --no-compile
-# The demo's base model is trained before its tests: its threads wait for one another beside busy engines.
+# The demo's base model is trained before its tests: beside them it took twice as long.
 # Only what is run is collected: importing every test takes half a minute of each process.
 by_themselves = $(shell grep -rlE 'mark\.(alone|soak)' tests --include='test_*.py')
 installed := $(VENV)/.installed-$(shell cat requirements/cpu.lock pyproject.toml | cksum | cut -d' ' -f1)

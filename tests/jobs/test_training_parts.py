@@ -29,7 +29,9 @@ from retrain_jobs.generate import Reply, answered, greedy  # noqa: E402
 from retrain_jobs.recipes.attention import attend, packing  # noqa: E402
 from retrain_jobs.recipes.flat import FlatAdamW  # noqa: E402
 from retrain_jobs.recipes.forced import forced  # noqa: E402
+from retrain_jobs.recipes.pace import Pace  # noqa: E402
 from retrain_jobs.recipes.packed import STEP, pack, row_losses, target_logits  # noqa: E402
+from retrain_jobs.recipes.watch import Curve, Watch  # noqa: E402
 
 QUESTIONS = ["hi", "where is my travel booking for next week", "a refund please", "x " * 20]
 
@@ -199,6 +201,18 @@ def test_the_average_of_the_weights_is_near_where_steps_that_are_too_long_circle
     torch.set_rng_state(random)
     walk(5)
     assert torch.equal(flat.average, one)
+
+
+def test_the_best_weights_stay_what_they_were_while_training_goes_on() -> None:
+    watch = Watch(Curve(), Pace(0.1, 60.0), RetrainSettings(patience=9), lambda share, detail: None, steps=9)
+    weights = torch.zeros(3)
+    kept = []
+    for loss in (3.0, 1.0, 2.0):
+        weights += 1
+        watch.evaluated(loss, 0.5, weights)
+        assert watch.best is not None
+        kept.append(watch.best.tolist())
+    assert kept == [[1.0] * 3, [2.0] * 3, [2.0] * 3]
 
 
 def test_equal_inputs_give_an_equal_manifest_without_times_or_paths() -> None:
