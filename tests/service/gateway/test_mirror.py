@@ -157,8 +157,8 @@ async def test_running_shadows_yield_to_clients_and_are_tried_again(make_world, 
         await wait_until(lambda: world.engine.running == 1)
         clients = [asyncio.create_task(http.post("/v1/chat/completions", json=CHAT)) for _ in range(3)]
         await wait_until(lambda: count(world, "yielded") == 1)
+        await wait_until(lambda: world.engine.aborted == 1)
         await wait_until(lambda: world.engine.running == 3)
-        assert world.engine.aborted == 1
         world.engine.gate = None
         shadow_gate.set()
         assert {reply.status_code for reply in await asyncio.gather(*clients)} == {200}
