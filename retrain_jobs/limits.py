@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import resource
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,12 +74,6 @@ def free_memory() -> int:
     if most != "max":
         free.append(int(most) - used)
     return max(0, min(free))
-
-
-def give_back() -> None:
-    """Let go of memory that was freed: glibc holds on to what large tensors leave behind."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def ran_out(error: BaseException) -> str | None:

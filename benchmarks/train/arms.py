@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from benchmarks.train.task import read_rows
+from retrain_jobs import heap
 from retrain_jobs.base import prepare_process
 
 RANK, ALPHA, BATCH, EPOCHS, THREADS, MAX_LENGTH = 16, 32, 16, 12, 2, 1024
@@ -266,6 +267,7 @@ def main() -> None:
     arm, folder, target, seconds, seed = sys.argv[1:]
     os.environ["OMP_NUM_THREADS"] = str(THREADS)
     if arm.startswith("ours"):
+        heap.start_over()
         prepare_process(THREADS, 0, 0 if arm == "ours-polite" else SPIN)
     run = Run(float(target), float(seconds))
     model = ARMS[arm](Path(folder), run, int(seed))

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn.functional import linear, silu
+from torch.nn.functional import silu
+
+from retrain_jobs.recipes.wide import backwards, forwards
 
 
 class _GatedLora(torch.autograd.Function):
@@ -26,7 +28,7 @@ class _GatedLora(torch.autograd.Function):
         inner = silu(gate).mul_(up)
         low = inner @ a.t()
         ctx.save_for_backward(both, weight, a, b, low)
-        return linear(inner, weight, bias).addmm_(low, b)
+        return forwards(inner, weight, bias).addmm_(low, b)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -35,7 +37,7 @@ class _GatedLora(torch.autograd.Function):
         gate, up = both.chunk(2, -1)
         opened = silu(gate)
         small = grad @ b.t()
-        to_inner = (grad @ weight).addmm_(small, a)
+        to_inner = backwards(grad, weight).addmm_(small, a)
         to_both = torch.empty_like(both)
         to_gate, to_up = to_both.chunk(2, -1)
         torch.mul(to_inner, opened, out=to_up)

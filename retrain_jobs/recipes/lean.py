@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import Linear
-from torch.nn.functional import linear
 
 from retrain_jobs.recipes.gated import gated, is_same, may_be_gated
 from retrain_jobs.recipes.norms import short_norms
 from retrain_jobs.recipes.rotary import short_rotations
 from retrain_jobs.recipes.spared import tokenwise
+from retrain_jobs.recipes.wide import backwards, forwards, is_short
 
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """What transformers' models call layers that are given the same."""
@@ -36,7 +36,7 @@ class _LoraLinear(torch.autograd.Function):
     ) -> torch.Tensor:
         flat = x.reshape(-1, x.shape[-1])
         low = flat @ a.t()
-        out = linear(flat, weight, bias).addmm_(low, b)
+        out = forwards(flat, weight, bias).addmm_(low, b)
         ctx.save_for_backward(flat, weight, a, b, low)
         ctx.shape = x.shape
         return out.view(*x.shape[:-1], -1)
@@ -46,7 +46,7 @@ class _LoraLinear(torch.autograd.Function):
         flat, weight, a, b, low = ctx.saved_tensors
         grad = gradients[0].reshape(-1, gradients[0].shape[-1])
         small = grad @ b.t()
-        to_x = (grad @ weight).addmm_(small, a).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        to_x = backwards(grad, weight).addmm_(small, a).view(ctx.shape) if ctx.needs_input_grad[0] else None
         return to_x, None, None, small.t() @ flat, low.t() @ grad
 
 
@@ -59,23 +59,34 @@ class _Group:
         self._b = [layer.lora_B[adapter].weight for layer in layers]
         self._scales = [layer.scaling[adapter] for layer in layers]
         self._sizes = [base.out_features for base in self._bases]
-        self._weight, self._bias = self._bases[0].weight, self._bases[0].bias
+        self._weight: torch.Tensor = self._bases[0].weight
+        self._bias = self._bases[0].bias
         self._given: torch.Tensor | None = None
         self._outs: dict[int, torch.Tensor] = {}
 
     @contextmanager
     def joined(self) -> Iterator[None]:
         """Within the block the layers' weights are parts of one."""
-        self._weight = torch.cat([base.weight.data for base in self._bases])
+        dtype = self._weight.dtype
+        self.hold(torch.cat([base.weight.data for base in self._bases]))
         if self._bias is not None:
             self._bias = torch.cat([base.bias.data for base in self._bases])
-        for base, part in zip(self._bases, self._weight.split(self._sizes), strict=True):
-            base.weight.data = part
         try:
             yield
         finally:
             for base in self._bases:
-                base.weight.data = base.weight.data.clone()
+                base.weight.data = base.weight.data.to(dtype, copy=True)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The layers', one below the other."""
+        return self._weight
+
+    def hold(self, weight: torch.Tensor) -> None:
+        """Within `joined`: have these weights, of which the layers' are parts."""
+        self._weight = weight
+        for base, part in zip(self._bases, torch.split(weight, self._sizes), strict=True):
+            base.weight.data = part
 
     @property
     def base(self) -> Any:
@@ -129,7 +140,19 @@ def lean(model: Any, adapter: str = "default") -> Iterator[None]:
             if is_same(module, short):
                 module.forward = short
                 stack.callback(delattr, module, "forward")
+        _shorten([group for group in groups.values() if is_short(group.weight)])
         yield
+
+
+def _shorten(groups: Sequence[_Group]) -> None:
+    """Hold the groups' weights in bfloat16, which is what they are; each product makes them wide again.
+
+    They lie in one piece: between several, what a step takes and frees would find room for some of it only.
+    """
+    sizes = [group.weight.numel() for group in groups]
+    memory = torch.empty(sum(sizes), dtype=torch.bfloat16)
+    for group, part in zip(groups, torch.split(memory, sizes), strict=True):
+        group.hold(part.view(group.weight.shape).copy_(group.weight))
 
 
 def _groups(model: Any, adapter: str) -> Iterator[list[Any]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from retrain_jobs import heap
 from retrain_jobs.encode import Encoded
 from retrain_jobs.recipes.checkpoint import Checkpoint
 from retrain_jobs.recipes.flat import FlatAdamW
@@ -52,11 +53,13 @@ def run(
         _begin(optimizer, pace, watch, checkpoint)
         lengths = goal.lengths
         curve = watch.curve
-        for batch in () if watch.over else _upcoming(lengths, plan, curve.steps):
+        for number, batch in enumerate(() if watch.over else _upcoming(lengths, plan, curve.steps)):
             rate = plan.learning_rate * pace.share(curve.steps, plan.steps, time.monotonic() - pace.started)
             loss, tokens = compute(curve.steps, batch)
             optimizer.step(rate)
             watch.stepped(loss.item(), tokens)
+            if number == 0:  # what its computing made and keeps is there now
+                heap.reuse_large()
             if watch.over or curve.steps % plan.evaluate_every == 0:
                 with optimizer.averaged():
                     found = judge(model, heldout, plan.max_tokens)

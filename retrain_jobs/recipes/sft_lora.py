@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from pydantic import BaseModel, ConfigDict, Field
 
-from retrain_jobs import limits
+from retrain_jobs import heap, limits
 from retrain_jobs.base import Base
 from retrain_jobs.encode import Encoded
 from retrain_jobs.processes import Place
@@ -73,6 +73,7 @@ def train(
         draw=draw,
     )
     torch.manual_seed(knobs.seed)
+    heap.part_large()
     model = get_peft_model(base.model, lora(knobs, config)) if start is None else opened(base, start, trainable=True)
     optimizer = FlatAdamW(
         [weight for weight in model.parameters() if weight.requires_grad], base.model.dtype, beta2=config.adam_beta2,
@@ -84,8 +85,9 @@ def train(
     paced = Pace(config.warmup_ratio, knobs.max_seconds, recorded=pace)
     watch = Watch(Curve(), paced, knobs, on_step, plan.steps)
     with packing(base.model), lean(model):
-        limits.give_back()
+        heap.give_back()
         loop.run(model, optimizer, goal, heldout, plan, paced, watch, checkpoint)
+    heap.give_back()
     optimizer.release()
     curve = watch.curve
     if paced.timed:

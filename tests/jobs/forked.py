@@ -15,7 +15,7 @@ import torch
 
 import retrain_jobs.base
 import retrain_jobs.candidate  # imported once for all
-from retrain_jobs.__main__ import main
+from retrain_jobs.main import main
 
 FAILS = "FAILS"
 """The variable with the rank of the process that has no memory to train with."""

@@ -22,6 +22,7 @@ from retrain_jobs.recipes.norms import short_norms  # noqa: E402
 from retrain_jobs.recipes.packed import pack, row_losses, target_logits  # noqa: E402
 from retrain_jobs.recipes.rotary import short_rotations  # noqa: E402
 from retrain_jobs.recipes.spared import tokenwise  # noqa: E402
+from retrain_jobs.recipes.wide import ROWS, backwards, forwards, is_short  # noqa: E402
 
 QUESTIONS = [
     [{"role": "user", "content": text}] for text in ("hi", "where is my travel booking for next week", "x " * 20)
@@ -216,3 +217,46 @@ def test_a_feed_forward_keeps_gate_and_up_and_nothing_that_follows_from_them(tin
     own = kept()
     with lean(model):
         assert kept() <= own / 2
+
+
+def test_weights_that_are_bfloat16_lie_so_in_one_piece_and_compute_the_same(tiny_base: Path) -> None:
+    _, model, weights = adapted(tiny_base)
+    torch.backends.mkldnn.matmul.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    layers = model.get_decoder().layers
+    with torch.no_grad():
+        layers[1].mlp.down_proj.base_layer.weight.add_(2**-30)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    ids = torch.randint(5, 60, (2, 9))
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        out = model(ids, labels=ids)
+        out.loss.backward()
+        return [out.logits.detach(), *(weight.grad.clone() for weight in weights)]
+
+    own = gradients()
+    with lean(model):
+        short = [part.base_layer.weight for layer in layers for part in (layer.self_attn.o_proj, layer.mlp.gate_proj)]
+        assert {weight.dtype for weight in short} == {torch.bfloat16}
+        assert len({weight.untyped_storage().data_ptr() for weight in short}) == 1
+        assert layers[1].mlp.down_proj.base_layer.weight.dtype is torch.float32
+        torch.testing.assert_close(gradients(), own, rtol=1e-4, atol=1e-5)
+    assert {name: weight.dtype for name, weight in model.named_parameters()} == {
+        name: weight.dtype for name, weight in before.items()
+    }
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+
+
+@pytest.mark.parametrize("rows", [5, ROWS, 2 * ROWS + 3])
+def test_a_wide_product_is_the_whole_weights(rows: int) -> None:
+    torch.manual_seed(0)
+    weight, bias = torch.randn(rows, 24).to(torch.bfloat16), torch.randn(rows).double()
+    x, gradient = torch.randn(7, 24).double(), torch.randn(7, rows).double()
+    assert is_short(weight.float())
+    assert not is_short(weight)
+    assert not is_short(weight.float() + 2**-30)
+    torch.testing.assert_close(forwards(x, weight, bias), x @ weight.double().t() + bias)
+    torch.testing.assert_close(forwards(x, weight, None), x @ weight.double().t())
+    torch.testing.assert_close(backwards(gradient, weight), gradient @ weight.double())
+    torch.testing.assert_close(forwards(x, weight.double(), bias), forwards(x, weight, bias))
+    torch.testing.assert_close(backwards(gradient, weight.double()), backwards(gradient, weight))

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-from retrain_jobs.__main__ import main
+from retrain_jobs.main import main
 from retrain_jobs.work import Judged, Made, Report, Work
 from service.core.records import JobPhase
 from service.drivers.adapter_files import CONFIG, WEIGHTS

@@ -1,0 +1,95 @@
+"""What glibc is told, by what it does then."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from retrain_jobs.heap import NOTHING_AT_HAND, TUNABLES
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's ways")
+
+BEGIN = """
+import ctypes, json, os
+from retrain_jobs import heap
+
+class Counts(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "mapped", "usmblks", "fsmblks", "used", "free", "keepcost")]
+
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Counts
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+"""
+
+
+def run(program: str, **env: str) -> Any:
+    """What the program prints, as JSON."""
+    given = {name: value for name, value in os.environ.items() if name != TUNABLES} | env
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + program], env=given, capture_output=True, text=True, check=True, timeout=60
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+SMALL = """
+given = [libc.malloc(200) for _ in range(5)]
+before = libc.mallinfo2().used
+for one in given:
+    libc.free(one)
+print(json.dumps([before - libc.mallinfo2().used, os.environ.get("GLIBC_TUNABLES"), os.getppid()]))
+"""
+
+
+def test_started_over_nothing_small_is_kept_at_hand_and_children_are_as_usual() -> None:
+    kept, told, parent = run(SMALL)
+    assert (kept, told, parent) == (0, None, os.getpid())
+    freed, told, parent = run("heap.start_over()" + SMALL)
+    assert freed >= 5 * 200
+    assert (told, parent) == (None, os.getpid())
+
+
+def test_what_others_have_told_glibc_still_holds() -> None:
+    own = "glibc.malloc.perturb=1"
+    freed, told, _ = run("heap.start_over()" + SMALL, GLIBC_TUNABLES=own)
+    assert (freed >= 5 * 200, told) == (True, own)
+
+
+def test_it_is_started_over_once() -> None:
+    [starts] = run("print('[1]'); heap.start_over(); print('[2]')", GLIBC_TUNABLES=NOTHING_AT_HAND)
+    assert starts == 2
+    assert run("heap.start_over(); heap.start_over = None; print(json.dumps(os.environ.get('GLIBC_TUNABLES')))") is None
+
+
+def test_large_pieces_have_mappings_of_their_own_until_they_are_to_be_reused() -> None:
+    counts = run(
+        """
+def mapped_and_kept():
+    before = libc.mallinfo2()
+    given = [libc.malloc(1 << 20) for _ in range(8)]
+    during = libc.mallinfo2()
+    for one in given:
+        libc.free(one)
+    return during.mapped - before.mapped, libc.mallinfo2().arena - before.arena
+
+heap.part_large()
+first = mapped_and_kept()
+heap.reuse_large()
+second = mapped_and_kept()
+held = libc.mallinfo2().arena
+heap.give_back()
+print(json.dumps([first, second, held - libc.mallinfo2().arena]))
+"""
+    )
+    apart, reused, given_back = counts
+    assert apart[0] >= 8 << 20
+    assert apart[1] == 0
+    assert reused[0] == 0
+    assert reused[1] >= 7 << 20
+    assert given_back >= 7 << 20
