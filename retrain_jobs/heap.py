@@ -11,6 +11,9 @@ import os
 import sys
 from contextlib import suppress
 
+STARTED_OVER = "TRIMTAB_JOB_STARTED_OVER"
+"""Has what GLIBC_TUNABLES were before; apart from these, since glibc takes them away from a program with privileges."""
+
 TUNABLES = "GLIBC_TUNABLES"
 NOTHING_AT_HAND = "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0"
 """The GNU C Library's manual: Memory Allocation Tunables."""
@@ -26,13 +29,15 @@ LARGEST = 32 * 1024**2
 def start_over() -> None:
     """Run this process's program again from its beginning, as the same process, with nothing kept at hand: glibc asks
     only then. There it returns, and whatever this process starts is as usual. Call it before anything else."""
-    given = os.environ.pop(TUNABLES, "")
-    rest = given.removesuffix(NOTHING_AT_HAND).rstrip(":")
-    told = {TUNABLES: rest} if rest else {}
-    if rest == given and _is_glibc():
-        told = {TUNABLES: ":".join(filter(None, (given, NOTHING_AT_HAND)))}
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **told})
-    os.environ.update(told)
+    before = os.environ.pop(STARTED_OVER, None)
+    given = os.environ.pop(TUNABLES, "") if before is None else before
+    if before is None and _is_glibc():
+        told = ":".join(filter(None, (given, NOTHING_AT_HAND)))
+        env = {**os.environ, STARTED_OVER: given, TUNABLES: told}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], env)
+    os.environ.pop(TUNABLES, None)
+    if given:
+        os.environ[TUNABLES] = given
 
 
 def part_large() -> None:
