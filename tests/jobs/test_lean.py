@@ -42,6 +42,13 @@ def adapted(tiny_base: Path) -> tuple[Base, Any, list[Any]]:
     return base, model, weights
 
 
+def logits_and_gradients(model: Any, weights: list[Any], ids: Any) -> list[Any]:
+    model.zero_grad()
+    out = model(ids, labels=ids)
+    out.loss.backward()
+    return [out.logits.detach(), *(weight.grad.clone() for weight in weights)]
+
+
 def test_the_last_layer_is_spared_what_nobody_looks_at_and_gradients_are_the_same(tiny_base: Path) -> None:
     base, model, weights = adapted(tiny_base)
     model.double()  # where bfloat16 is fast, `load_base` has float32 multiplied in it, and the order of sums is seen
@@ -69,18 +76,12 @@ def test_a_lean_layer_computes_what_pefts_own_does(tiny_base: Path) -> None:
     model.double()
     ids = torch.randint(5, 60, (2, 9))
 
-    def gradients() -> list[torch.Tensor]:
-        model.zero_grad()
-        out = model(ids, labels=ids)
-        out.loss.backward()
-        return [out.logits.detach(), *(weight.grad.clone() for weight in weights)]
-
-    own = gradients()
+    own = logits_and_gradients(model, weights, ids)
     with lean(model):
-        short = gradients()
+        short = logits_and_gradients(model, weights, ids)
     assert all((gradient != 0).any() for gradient in own)
     torch.testing.assert_close(short, own, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(gradients(), own, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits_and_gradients(model, weights, ids), own, rtol=1e-4, atol=1e-5)
 
 
 def test_lean_layers_of_one_input_are_one_product_and_part_again(tiny_base: Path) -> None:
@@ -228,19 +229,13 @@ def test_weights_that_are_bfloat16_lie_so_in_one_piece_and_compute_the_same(tiny
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     ids = torch.randint(5, 60, (2, 9))
 
-    def gradients() -> list[torch.Tensor]:
-        model.zero_grad()
-        out = model(ids, labels=ids)
-        out.loss.backward()
-        return [out.logits.detach(), *(weight.grad.clone() for weight in weights)]
-
-    own = gradients()
+    own = logits_and_gradients(model, weights, ids)
     with lean(model):
         short = [part.base_layer.weight for layer in layers for part in (layer.self_attn.o_proj, layer.mlp.gate_proj)]
         assert {weight.dtype for weight in short} == {torch.bfloat16}
         assert len({weight.untyped_storage().data_ptr() for weight in short}) == 1
         assert layers[1].mlp.down_proj.base_layer.weight.dtype is torch.float32
-        torch.testing.assert_close(gradients(), own, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(logits_and_gradients(model, weights, ids), own, rtol=1e-4, atol=1e-5)
     assert {name: weight.dtype for name, weight in model.named_parameters()} == {
         name: weight.dtype for name, weight in before.items()
     }
