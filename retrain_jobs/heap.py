@@ -1,7 +1,7 @@
 """glibc's allocator of memory, told what a training is like: each step takes large pieces, and gives them all back.
 
 Left alone it keeps freed small pieces at hand, and each of these parts two large ones, which together would have held
-one of the next step's: a seventh of a training's memory was such holes. With another C library nothing is done.
+one of the next step's, so that the heap grows. With another C library nothing is done.
 """
 
 from __future__ import annotations
