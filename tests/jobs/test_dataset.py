@@ -194,6 +194,7 @@ def test_rows_that_prove_too_long_are_counted() -> None:
     [
         ([labelled("1", "only one", "a")], [], "too_few_examples"),
         ([labelled(str(n), "the same question", "a") for n in range(50)], [], "too_few_examples"),
+        ([labelled(str(n), "the same question", "ab"[n % 2]) for n in range(50)], [], "too_few_examples"),
         (desk(["a"], 40, start=2000), [], "one_class"),
         ([], desk(["a", "b"], 40, start=0), "nothing_new"),
     ],
