@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.nn.functional import pad
 from transformers import AttentionInterface
 
-from retrain_jobs.recipes.packed import Batch, Grid
+from retrain_jobs.recipes.looks import Heads, Looks, looks
+from retrain_jobs.recipes.packed import Batch
 
 PACKED = "trimtab_packed"
 """Our attention's name among those of transformers."""
@@ -35,106 +35,83 @@ def attend(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: None,
     *, scaling: float, batch: Batch, sliding_window: int | None = None, **_: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """Query is 1 x heads x T x size; the result 1 x T x heads x size.
+    """Query is 1 x heads x T x size; the result 1 x T x heads x size."""
+    heads = Heads(query.shape[1], key.shape[1], sliding_window)
+    line = torch.cat([part[0].transpose(0, 1) for part in (query, key, value)], 1)
+    return seen(line, heads, scaling, batch)[None], None
+
+
+def seen(line: torch.Tensor, heads: Heads, scaling: float, batch: Batch) -> torch.Tensor:
+    """Of what each query sees, what it takes: the line is T x all heads x size, the result T x query heads x size."""
+    out: torch.Tensor = _Attention.apply(line, looks(batch, heads, line), scaling)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Attention(torch.autograd.Function):
+    """softmax(scaling Q K') V in each look.
 
     Plain products of matrices: on a CPU the fused kernel's backward pass is slower for rows of this length.
     """
-    heads, own, beginnings = key.shape[1], batch.own, batch.beginnings
-    groups = query.shape[1] // heads
-    asking, keys, values = (line[0].transpose(0, 1) for line in (query, key, value))
-
-    def grid(of: Grid, line: torch.Tensor) -> torch.Tensor:
-        """T x heads x size to (rows * heads of keys) x (groups * longest) x size: a head's group shares its keys."""
-        spread: torch.Tensor = _Spread.apply(line[of.start : of.stop].flatten(1), of.place, of.rows * of.longest)  # type: ignore[no-untyped-call]
-        split = spread.view(of.rows, of.longest, heads, -1, line.shape[-1])
-        return split.permute(0, 2, 3, 1, 4).reshape(of.rows * heads, -1, line.shape[-1])
-
-    def seen(of: Grid, k: torch.Tensor, v: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """Tokens x (all heads * size)."""
-        weights = torch.softmax(torch.baddbmm(hidden, grid(of, asking), k.transpose(1, 2), alpha=scaling), -1)
-        out = torch.bmm(weights, v).view(of.rows, heads * groups, of.longest, -1)
-        gathered: torch.Tensor = _Gather.apply(out.transpose(1, 2).reshape(of.rows * of.longest, -1), of.place)  # type: ignore[no-untyped-call]
-        return gathered
-
-    k, v = grid(own, keys), grid(own, values)
-    hidden = _itself(own.longest, sliding_window, query).repeat(groups, 1)
-    if beginnings is None:
-        line = seen(own, k, v, hidden)
-    else:
-        first = grid(beginnings, keys), grid(beginnings, values)
-        begun = seen(beginnings, *first, _itself(beginnings.longest, sliding_window, query).repeat(groups, 1))
-        k, v = (torch.cat([_given(one, batch), two], 1) for one, two in zip(first, (k, v), strict=True))
-        line = torch.cat([begun, seen(own, k, v, _begun(batch, heads, hidden, sliding_window))])
-    return pad(line, (0, 0, 0, batch.tokens.computed - len(line))).view(1, -1, heads * groups, value.shape[-1]), None
-
-
-class _Spread(torch.autograd.Function):
-    """Each row of n x size to its own place among `rows`, the others zero."""
 
     @staticmethod
-    def forward(ctx: Any, flat: torch.Tensor, place: torch.Tensor, rows: int) -> torch.Tensor:
-        ctx.save_for_backward(place)
-        return _spread(flat, place, rows)
+    def forward(ctx: Any, line: torch.Tensor, found: Looks, scaling: float) -> torch.Tensor:
+        taken = line.flatten(0, 1).index_select(0, found.taken)
+        outs = taken.new_empty(len(found.asked), taken.shape[1])
+        shares = []
+        for look, part, out in zip(found.each, _parts(found, taken), _asked_parts(found, outs), strict=True):
+            query, key, value = look.split(part)
+            scores = torch.baddbmm(look.hidden, query, key.transpose(1, 2), alpha=scaling)
+            shares.append(torch.softmax(scores, -1).mul_(look.real))
+            torch.bmm(shares[-1], value, out=out.view_as(query))
+        ctx.save_for_backward(taken, *shares)
+        ctx.found, ctx.scaling = found, scaling
+        return outs.index_select(0, found.given).view(len(line), found.heads.queries, -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (place,) = ctx.saved_tensors
-        return gradients[0].index_select(0, place), None, None
+        taken, *shares = ctx.saved_tensors
+        found = ctx.found
+        to_outs = gradients[0].flatten(0, 1).index_select(0, found.asked)
+        to_taken = taken.new_empty(len(taken) + 1, taken.shape[1])
+        to_taken[-1].zero_()  # what is padding has nothing to learn
+        of_look = zip(
+            found.each,
+            shares,
+            _parts(found, taken),
+            _parts(found, to_taken[:-1]),
+            _asked_parts(found, to_outs),
+            strict=True,
+        )
+        for look, share, part, to_part, to_out in of_look:
+            query, key, value = look.split(part)
+            to_query, to_key, to_value = look.split(to_part)
+            to_out = to_out.view_as(query)
+            torch.bmm(share.transpose(1, 2), to_out, out=to_value)
+            to_share = torch.bmm(to_out, value.transpose(1, 2))
+            to_scores = torch._softmax_backward_data(to_share, share, -1, share.dtype).mul_(ctx.scaling)
+            torch.bmm(to_scores, key, out=to_query)
+            torch.bmm(to_scores.transpose(1, 2), query, out=to_key)
+        if len(found.each) > 1:
+            _add_to_beginnings(found, *_parts(found, to_taken[:-1]))
+        return to_taken.index_select(0, found.learned).view(-1, found.heads.all, taken.shape[1]), None, None
 
 
-class _Gather(torch.autograd.Function):
-    """The way back; autograd's own would add up, since it cannot know that no place is there twice."""
-
-    @staticmethod
-    def forward(ctx: Any, spread: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(place)
-        ctx.rows = len(spread)
-        return spread.index_select(0, place)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (place,) = ctx.saved_tensors
-        return _spread(gradients[0], place, ctx.rows), None
+def _parts(found: Looks, heads: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Each look's part of what is taken."""
+    return torch.split(heads, [sum(look.sizes) for look in found.each])
 
 
-def _spread(flat: torch.Tensor, place: torch.Tensor, rows: int) -> torch.Tensor:
-    return flat.new_zeros(rows, flat.shape[1]).index_copy_(0, place, flat)
+def _asked_parts(found: Looks, heads: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Each look's part of what is asked."""
+    return torch.split(heads, [look.sizes[0] for look in found.each])
 
 
-def _given(beginnings: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Each row's: (beginnings * heads) x longest x size to (rows * heads) x longest x size."""
-    assert batch.beginnings is not None
-    each = beginnings.view(batch.beginnings.rows, -1, *beginnings.shape[1:])
-    return each.index_select(0, batch.begins_with).flatten(0, 1)
-
-
-def _begun(batch: Batch, heads: int, itself: torch.Tensor, window: int | None) -> torch.Tensor:
-    """(rows * heads) x (groups * longest) x (longest beginning + longest): where a query may look, `itself` and before.
-
-    Made once for all layers.
-    """
-    key = heads, itself.shape, window
-    if key not in batch.masks:
-        assert batch.beginnings is not None
-        begun = batch.begun[:, None, None]
-        places = torch.arange(batch.beginnings.longest, device=itself.device)
-        asking = torch.arange(len(itself), device=itself.device)[:, None] % batch.own.longest
-        banned = (places >= begun).expand(-1, len(itself), -1)
-        if window is not None:
-            banned = banned | (places <= begun + asking - window)
-        begin = itself.new_zeros(banned.shape).masked_fill_(banned, float("-inf"))
-        both = torch.cat([begin, itself.expand(batch.rows, -1, -1)], 2)
-        batch.masks[key] = both.repeat_interleave(heads, 0)
-    return batch.masks[key]
-
-
-def _itself(longest: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
-    """longest x longest: minus infinity where a query may not look."""
-    ones = torch.ones(longest, longest, dtype=torch.bool, device=like.device)
-    banned = ones.triu(1)
-    if window is not None and window < longest:
-        banned = banned | ones.tril(-window)
-    return like.new_zeros(longest, longest).masked_fill(banned, float("-inf"))
+def _add_to_beginnings(found: Looks, to_beginnings: torch.Tensor, to_own: torch.Tensor) -> None:
+    """The gradient of a beginning's keys and values is its own and that of all rows that have it."""
+    beginnings, own = found.each
+    for to_first, to_seen in list(zip(beginnings.split(to_beginnings), own.split(to_own), strict=True))[1:]:
+        of_rows = to_seen[:, : beginnings.seen].reshape(len(found.begins_with), -1)
+        to_first.view(-1, of_rows.shape[1]).index_add_(0, found.begins_with, of_rows)
 
 
 AttentionInterface.register(PACKED, attend)

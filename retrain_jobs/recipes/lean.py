@@ -6,7 +6,7 @@ product: on a CPU small products cost as much as larger ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,7 +14,9 @@ import torch
 from peft.tuners.lora import Linear
 
 from retrain_jobs.recipes.gated import gated, is_same, may_be_gated
+from retrain_jobs.recipes.low import Low, Lows, add, joined, learn_a, learn_b
 from retrain_jobs.recipes.norms import short_norms
+from retrain_jobs.recipes.qkv import Joint, short_attention
 from retrain_jobs.recipes.rotary import short_rotations
 from retrain_jobs.recipes.spared import tokenwise
 from retrain_jobs.recipes.wide import backwards, forwards, is_short
@@ -22,76 +24,72 @@ from retrain_jobs.recipes.wide import backwards, forwards, is_short
 TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """What transformers' models call layers that are given the same."""
 
+WORTH = 2**24
+"""Numbers; to hold fewer in half of their bytes saves less than 32 MiB, and costs a fortieth of a step."""
+
 
 class _LoraLinear(torch.autograd.Function):
-    """y = x W' + bias + (x A') B, for several layers side by side; the base's weight is frozen.
+    """y = x W' + bias and what LoRA adds, for several layers side by side; the base's weight is frozen.
 
-    x is ... x in, A rank x in of all layers one below the other, B rank x out with each layer's own, scaled, as a block
-    on its diagonal.
+    x is ... x in. The layers' own weights, given last, learn by themselves.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, lows: Lows, *_: torch.Tensor
     ) -> torch.Tensor:
-        flat = x.reshape(-1, x.shape[-1])
+        flat, a = x.reshape(-1, x.shape[-1]), joined(lows)
         low = flat @ a.t()
-        out = forwards(flat, weight, bias).addmm_(low, b)
-        ctx.save_for_backward(flat, weight, a, b, low)
-        ctx.shape = x.shape
-        return out.view(*x.shape[:-1], -1)
+        ctx.save_for_backward(flat, weight, a, low)
+        ctx.lows, ctx.shape = lows, x.shape
+        return add(forwards(flat, weight, bias), low, lows).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        flat, weight, a, b, low = ctx.saved_tensors
+        flat, weight, a, low = ctx.saved_tensors
         grad = gradients[0].reshape(-1, gradients[0].shape[-1])
-        small = grad @ b.t()
-        to_x = backwards(grad, weight).addmm_(small, a).view(ctx.shape) if ctx.needs_input_grad[0] else None
-        return to_x, None, None, small.t() @ flat, low.t() @ grad
+        to_low = learn_b(grad, low, ctx.lows)
+        learn_a(to_low, flat, ctx.lows)
+        to_x = backwards(grad, weight).addmm_(to_low, a).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        return to_x, *(None,) * (len(ctx.needs_input_grad) - 1)
 
 
 class _Group:
-    """Layers that are called one after the other with the same activation: the first call computes all."""
+    """Layers that are called one after the other with the same activation: the first call computes all.
+
+    Attributes:
+        weight, bias: of their bases; within `joined` of all, one below the other.
+    """
 
     def __init__(self, layers: Sequence[Any], adapter: str) -> None:
         self._bases = [layer.base_layer for layer in layers]
-        self._a = [layer.lora_A[adapter].weight for layer in layers]
-        self._b = [layer.lora_B[adapter].weight for layer in layers]
-        self._scales = [layer.scaling[adapter] for layer in layers]
+        self.lows: Lows = [
+            Low(layer.lora_A[adapter].weight, layer.lora_B[adapter].weight, layer.scaling[adapter]) for layer in layers
+        ]
         self._sizes = [base.out_features for base in self._bases]
-        self._weight: torch.Tensor = self._bases[0].weight
-        self._bias = self._bases[0].bias
+        self.weight: torch.Tensor = self._bases[0].weight
+        self.bias: torch.Tensor | None = self._bases[0].bias
         self._given: torch.Tensor | None = None
         self._outs: dict[int, torch.Tensor] = {}
 
     @contextmanager
     def joined(self) -> Iterator[None]:
         """Within the block the layers' weights are parts of one."""
-        dtype = self._weight.dtype
+        dtype = self.weight.dtype
         self.hold(torch.cat([base.weight.data for base in self._bases]))
-        if self._bias is not None:
-            self._bias = torch.cat([base.bias.data for base in self._bases])
+        if self.bias is not None:
+            self.bias = torch.cat([base.bias.data for base in self._bases])
         try:
             yield
         finally:
             for base in self._bases:
                 base.weight.data = base.weight.data.to(dtype, copy=True)
 
-    @property
-    def weight(self) -> torch.Tensor:
-        """The layers', one below the other."""
-        return self._weight
-
     def hold(self, weight: torch.Tensor) -> None:
         """Within `joined`: have these weights, of which the layers' are parts."""
-        self._weight = weight
+        self.weight = weight
         for base, part in zip(self._bases, torch.split(weight, self._sizes), strict=True):
             base.weight.data = part
-
-    @property
-    def base(self) -> Any:
-        """The first layer's."""
-        return self._bases[0]
 
     def call(self, number: int) -> Callable[..., torch.Tensor]:
         """The `number`-th layer's forward."""
@@ -108,13 +106,13 @@ class _Group:
 
     def compute(self, x: torch.Tensor) -> torch.Tensor:
         """All layers' results side by side."""
-        out: torch.Tensor = _LoraLinear.apply(x, self._weight, self._bias, *self.weights())  # type: ignore[no-untyped-call]
+        out: torch.Tensor = _LoraLinear.apply(x, self.weight, self.bias, self.lows, *self.weights())  # type: ignore[no-untyped-call]
         return out
 
-    def weights(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """A and B of all layers, as `_LoraLinear` takes them."""
-        scaled = (b.t() * scale for b, scale in zip(self._b, self._scales, strict=True))
-        return torch.cat(self._a), torch.block_diag(*scaled)  # type: ignore[no-untyped-call]
+    def weights(self) -> Iterator[torch.Tensor]:
+        """The adapter's."""
+        for low in self.lows:
+            yield from (low.a, low.b)
 
 
 @contextmanager
@@ -136,12 +134,18 @@ def lean(model: Any, adapter: str = "default") -> Iterator[None]:
             down = groups.get((id(module.down_proj),))
             if both is None or down is None:
                 continue
-            short = gated(both.compute, down.base, down.weights)
+            short = gated(both.compute, down)
             if is_same(module, short):
                 module.forward = short
                 stack.callback(delattr, module, "forward")
+        stack.enter_context(short_attention(model, lambda module: _joint(module, groups)))
         _shorten([group for group in groups.values() if is_short(group.weight)])
         yield
+
+
+def _joint(module: Any, groups: Mapping[tuple[int, ...], _Group]) -> Joint | None:
+    group = groups.get(tuple(id(getattr(module, name)) for name in TOGETHER[0]))
+    return None if group is None else group.compute
 
 
 def _shorten(groups: Sequence[_Group]) -> None:
@@ -150,6 +154,8 @@ def _shorten(groups: Sequence[_Group]) -> None:
     They lie in one piece: between several, what a step takes and frees would find room for some of it only.
     """
     sizes = [group.weight.numel() for group in groups]
+    if sum(sizes) < WORTH:
+        return
     memory = torch.empty(sum(sizes), dtype=torch.bfloat16)
     for group, part in zip(groups, torch.split(memory, sizes), strict=True):
         group.hold(part.view(group.weight.shape).copy_(group.weight))

@@ -10,27 +10,40 @@ import torch
 
 
 class _RMSNorm(torch.autograd.Function):
-    """y = w x / rms(x) over the last axis. Sums are float32 at least."""
+    """y = w x / rms(x) over the last axis."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-        wide = torch.promote_types(x.dtype, torch.float32)
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
-        inverse = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+        out, inverse = normed(x, weight, epsilon)
         ctx.save_for_backward(x, weight, inverse)
-        out: torch.Tensor = (x * inverse).to(x.dtype).mul_(weight)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, inverse = ctx.saved_tensors
-        scaled = gradients[0] * weight
         to_weight = None
         if ctx.needs_input_grad[1]:
             to_weight = (gradients[0] * x).mul_(inverse).flatten(0, -2).sum(0, dtype=inverse.dtype).to(weight.dtype)
-        along = (scaled * x).sum(-1, keepdim=True, dtype=inverse.dtype)
-        along.mul_(inverse.square()).div_(-x.shape[-1])
-        return scaled.addcmul_(x, along.to(x.dtype)).mul_(inverse.to(x.dtype)), to_weight, None
+        return gradient_of_normed(gradients[0], x, weight, inverse), to_weight, None
+
+
+def normed(x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """w x / rms(x) over the last axis, and 1 / rms(x). Sums are float32 at least."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
+    inverse = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+    out: torch.Tensor = (x * inverse).to(x.dtype).mul_(weight)
+    return out, inverse
+
+
+def gradient_of_normed(
+    gradient: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, inverse: torch.Tensor
+) -> torch.Tensor:
+    """That of x, by the result's."""
+    scaled = gradient * weight
+    along = (scaled * x).sum(-1, keepdim=True, dtype=inverse.dtype)
+    along.mul_(inverse.square()).div_(-x.shape[-1])
+    return scaled.addcmul_(x, along.to(x.dtype)).mul_(inverse.to(x.dtype))
 
 
 @contextmanager

@@ -47,7 +47,7 @@ class Batch:
         own: what each row has for itself.
         before: N, padded with other places; where in the line each target token's predecessor stands.
         targets, row_of: N; the target's tokens and the row of each.
-        masks: attention's own, which are the same in each layer.
+        kept: what attention makes once for all layers.
     """
 
     ids: torch.Tensor
@@ -59,7 +59,7 @@ class Batch:
     before: torch.Tensor
     targets: torch.Tensor
     row_of: torch.Tensor
-    masks: dict[object, torch.Tensor] = field(default_factory=dict)
+    kept: dict[object, Any] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:

@@ -19,12 +19,22 @@ class _Rotary(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(cos, sin)
-        return _turned(x, cos, -_half(sin, 0), _half(sin, 1))
+        return turned(x, cos, sin)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
-        return _turned(gradients[0], cos, _half(sin, 1), -_half(sin, 0)), None, None
+        return turned_back(gradients[0], cos, sin), None, None
+
+
+def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """x as `_Rotary` says."""
+    return _turned(x, cos, -_half(sin, 0), _half(sin, 1))
+
+
+def turned_back(gradient: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """The gradient of x, by the result's."""
+    return _turned(gradient, cos, _half(sin, 1), -_half(sin, 0))
 
 
 @contextmanager
