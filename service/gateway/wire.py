@@ -24,6 +24,9 @@ _READ_AHEAD = 2**16
 _LARGE_BODY = 2**16
 """From here on, joining head and body costs more than a second write."""
 
+_GRACE_S = 0.1
+"""Where this process itself stood still, the time to connect is over before it sees that it has been connected."""
+
 _FRAMING = {b"content-length", b"transfer-encoding"}
 
 
@@ -255,16 +258,25 @@ class ConnectionPool:
         return None
 
     async def _connect(self) -> EngineConnection:
+        connecting = asyncio.ensure_future(
+            asyncio.get_running_loop().create_connection(
+                lambda: EngineConnection(self), self._host, self._port, ssl=self._ssl
+            )
+        )
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: EngineConnection(self), self._host, self._port, ssl=self._ssl
-                )
-        except TimeoutError as error:
-            raise WireError(f"no connection within {self._connect_timeout_s:g} s") from error
+            for limit_s in (self._connect_timeout_s, _GRACE_S):
+                await asyncio.wait({connecting}, timeout=limit_s)
+        except asyncio.CancelledError:
+            connecting.add_done_callback(_hang_up)
+            connecting.cancel()
+            raise
+        if not connecting.done():
+            connecting.cancel()
+            raise WireError(f"no connection within {self._connect_timeout_s:g} s")
+        try:
+            return connecting.result()[1]
         except OSError as error:
             raise WireError(str(error)) from error
-        return connection
 
     def give(self, connection: EngineConnection) -> None:
         """Take back a connection; one that cannot be used again is closed."""
@@ -292,3 +304,9 @@ async def _asked(connection: EngineConnection, head: bytes, body: bytes) -> Engi
         connection.close()
         raise
     return connection
+
+
+def _hang_up(connecting: asyncio.Future[tuple[asyncio.Transport, EngineConnection]]) -> None:
+    """Nobody waits for the connection any more."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result()[0].abort()

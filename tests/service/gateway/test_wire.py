@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
@@ -215,6 +216,7 @@ async def test_who_does_not_read_is_not_sent_more():
 
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
+        await reader.readuntil(b"{}")  # who speaks before it is asked is hung up on
         writer.write(CHUNKED)
         with contextlib.suppress(ConnectionError):
             while True:
@@ -264,3 +266,13 @@ async def test_a_large_body_is_sent_whole():
         with await pool.ask(b"POST / HTTP/1.1\r\ncontent-length: 3000000\r\n\r\n", body) as reply:
             assert await reply.read() == b"hello"
         assert await got == body
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_who_stood_still_itself_does_not_take_the_engine_for_silent(turns: int) -> None:
+    async with scripted([LENGTH]) as engine:
+        asking = asyncio.create_task(asked(engine.pool()))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        time.sleep(0.5)  # noqa: ASYNC251  # longer than the time to connect
+        assert await asking == (200, b"hello")
