@@ -16,12 +16,12 @@ from peft.tuners.lora import Linear
 from retrain_jobs.recipes.gated import gated, is_same, may_be_gated
 from retrain_jobs.recipes.low import Low, Lows, add, joined, learn_a, learn_b
 from retrain_jobs.recipes.norms import short_norms
-from retrain_jobs.recipes.qkv import Joint, short_attention
+from retrain_jobs.recipes.qkv import PROJECTIONS, Joint, short_attention
 from retrain_jobs.recipes.rotary import short_rotations
 from retrain_jobs.recipes.spared import tokenwise
 from retrain_jobs.recipes.wide import backwards, forwards, is_short
 
-TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+TOGETHER = (PROJECTIONS, ("gate_proj", "up_proj"))
 """What transformers' models call layers that are given the same."""
 
 WORTH = 2**24
@@ -144,7 +144,7 @@ def lean(model: Any, adapter: str = "default") -> Iterator[None]:
 
 
 def _joint(module: Any, groups: Mapping[tuple[int, ...], _Group]) -> Joint | None:
-    group = groups.get(tuple(id(getattr(module, name)) for name in TOGETHER[0]))
+    group = groups.get(tuple(id(getattr(module, name)) for name in PROJECTIONS))
     return None if group is None else group.compute
 
 

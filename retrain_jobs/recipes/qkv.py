@@ -6,6 +6,7 @@ arithmetic in them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,10 +20,13 @@ from retrain_jobs.recipes.norms import gradient_of_normed, normed
 from retrain_jobs.recipes.packed import Batch, pack
 from retrain_jobs.recipes.rotary import turned, turned_back
 
+log = logging.getLogger(__name__)
+
 Joint = Callable[[torch.Tensor], torch.Tensor]
 """Of an activation, n x in: queries, keys and values side by side, n x out."""
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+"""What transformers' models call them."""
 
 
 class _Turned(torch.autograd.Function):
@@ -92,7 +96,8 @@ def _short(module: Any, joint: Joint | None) -> Callable[..., Any] | None:
         (found,) = batch.kept.values()
         short = _forward(module, found.heads, joint)
         ours = short(*given, batch=batch)[0]
-    except (AttributeError, TypeError, RuntimeError, ValueError):
+    except (AttributeError, TypeError, RuntimeError, ValueError) as error:
+        log.info("%s goes its own way: %s", type(module).__name__, error)
         return None
     real = slice(batch.own.stop)
     near = 16 * torch.finfo(weight.dtype).eps
