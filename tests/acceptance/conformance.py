@@ -54,11 +54,13 @@ ends in the middle of a character and has no text yet."""
 
 @dataclass(frozen=True)
 class Reply:
-    """`events` of a stream, each with its name and its data; else one nameless event."""
+    """`events` of a stream, each with its name and its data; else one nameless event. A stream may have but one: what a
+    busy engine has not yet sent it sends together."""
 
     status: int
     headers: dict[str, str]
     events: tuple[tuple[str, Any], ...]
+    streamed: bool = False
 
     @property
     def body(self) -> Any:
@@ -76,7 +78,7 @@ def read(reply: httpx.Response) -> Reply:
     events = [event.rpartition("data: ") for event in reply.text.split("\n\n") if event]
     return Reply(
         reply.status_code, headers,
-        tuple((name, data if data == "[DONE]" else json.loads(data)) for name, _, data in events),
+        tuple((name, data if data == "[DONE]" else json.loads(data)) for name, _, data in events), streamed=True,
     )  # fmt: skip
 
 
@@ -106,12 +108,11 @@ def differences(direct: Reply, through: Reply) -> set[str]:
 def outline(reply: Reply) -> dict[int, list[Any]]:
     """What each choice's events look like, without pieces of text and what changes from call to call; equal neighbours
     once."""
-    streamed = len(reply.events) > 1
     found: dict[int, list[Any]] = {}
     for name, data in reply.events:
-        told = found.setdefault(_choice(data) if streamed else 0, [])
-        for part in _parted(data) if streamed else (data,):
-            masked = (name, _masked(part, streamed))
+        told = found.setdefault(_choice(data) if reply.streamed else 0, [])
+        for part in _parted(data) if reply.streamed else (data,):
+            masked = (name, _masked(part, reply.streamed))
             if not told or told[-1] != masked:
                 told.append(masked)
     return found
@@ -120,7 +121,7 @@ def outline(reply: Reply) -> dict[int, list[Any]]:
 def pieces(reply: Reply) -> dict[str, Any]:
     """The pieces of a stream, put together by where they were found."""
     found: dict[str, Any] = {}
-    if len(reply.events) > 1:
+    if reply.streamed:
         for name, data in reply.events:
             for path, piece in _pieces(data, f"{name}{_choice(data)}"):
                 found[path] = found[path] + piece if path in found else piece

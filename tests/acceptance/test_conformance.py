@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import anthropic
@@ -191,21 +192,21 @@ def clients(which: str, url: str) -> tuple[Any, Any]:
     return openai.OpenAI(**settings), openai.AsyncOpenAI(**settings)
 
 
-def seen(*parts: Any) -> Reply:
+def seen(*parts: Any, streamed: bool = False) -> Reply:
     """What a client made of a reply, to be compared as the replies are."""
-    return Reply(200, {"content-type": ""}, tuple(("", part.model_dump(mode="json")) for part in parts))
+    return Reply(200, {"content-type": ""}, tuple(("", part.model_dump(mode="json")) for part in parts), streamed)
 
 
 def call(which: str, name: str, url: str) -> Reply:
     with clients(which, url)[0] as sdk:
         reply = (OPENAI if which == "openai" else ANTHROPIC)[name](sdk)
-        return seen(*reply) if hasattr(reply, "response") else seen(reply)
+        return seen(*reply, streamed=True) if hasattr(reply, "response") else seen(reply)
 
 
 async def call_async(which: str, name: str, url: str) -> Reply:
     async with clients(which, url)[1] as sdk:
         reply = await (OPENAI if which == "openai" else ANTHROPIC)[name](sdk)
-        return seen(*[part async for part in reply]) if hasattr(reply, "response") else seen(reply)
+        return seen(*[part async for part in reply], streamed=True) if hasattr(reply, "response") else seen(reply)
 
 
 @pytest.mark.parametrize(("which", "name"), CALLS)
@@ -280,7 +281,7 @@ def test_the_page_names_every_difference() -> None:
 
 def test_the_comparison_sees_what_differs() -> None:
     def reply(*events: Any, **headers: str) -> Reply:
-        return Reply(200, {"content-type": "x", **headers}, tuple(("", event) for event in events))
+        return Reply(200, {"content-type": "x", **headers}, tuple(("", event) for event in events), streamed=True)
 
     one = {"id": "1", "choices": [{"text": "ab", "finish_reason": None}]}
     pieces = [{"id": "1", "choices": [{"text": text, "finish_reason": None}]} for text in ("a", "b")]
@@ -291,7 +292,9 @@ def test_the_comparison_sees_what_differs() -> None:
     at_once, stopped = ({"id": "1", "choices": [{"text": "ab", "finish_reason": why}]} for why in ("length", "stop"))
     in_two = [pieces[0], {"id": "1", "choices": [{"text": "b", "finish_reason": "length"}]}]
     assert not differences(reply(at_once, last), reply(*in_two, last))
+    assert not differences(reply(*in_two), reply(at_once))
     assert differences(reply(stopped, last), reply(*in_two, last))
+    assert differences(replace(reply(at_once), streamed=False), replace(reply(stopped), streamed=False))
     assert differences(reply(one, last), reply(one))
     assert differences(reply(one, last), reply(pieces[0], last))
     assert differences(reply(one), reply({**one, "more": 1}))
