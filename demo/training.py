@@ -15,9 +15,9 @@ from demo.muon import Muon
 from demo.tokenizer import END, PAD
 from retrain_jobs.base import fastest_dtype
 from retrain_jobs.encode import Encoded
-from retrain_jobs.recipes.attention import packing
 from retrain_jobs.recipes.norms import short_norms
 from retrain_jobs.recipes.packed import pack, target_logits
+from retrain_jobs.recipes.packing import packing
 from retrain_jobs.recipes.rotary import short_rotations
 
 Progress = Callable[[float, str], None]

@@ -23,8 +23,8 @@ from retrain_jobs.known_replies import KnownReplies, Said
 from retrain_jobs.known_scores import KnownScores
 from retrain_jobs.perturb import perturb
 from retrain_jobs.probe import Probe, probes
-from retrain_jobs.recipes.attention import packing
 from retrain_jobs.recipes.forced import forced
+from retrain_jobs.recipes.packing import packing
 from retrain_jobs.score import Answer, are_classes, compare, forgetting, paired, reliability, robustness
 from retrain_jobs.served import Expected, Question
 from retrain_jobs.triggers import Trigger

@@ -10,8 +10,8 @@ import torch
 
 from retrain_jobs.base import Base
 from retrain_jobs.encode import Encoded
-from retrain_jobs.recipes.attention import packing
 from retrain_jobs.recipes.forced import forced
+from retrain_jobs.recipes.packing import packing
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,8 +150,8 @@ def _trl(folder: Path, run: Run, seed: int, changed: Mapping[str, Any]) -> Any:
 
     from retrain_jobs.base import Base
     from retrain_jobs.encode import encode
-    from retrain_jobs.recipes.attention import packing
     from retrain_jobs.recipes.forced import forced
+    from retrain_jobs.recipes.packing import packing
 
     torch.set_num_threads(THREADS)
     dataset = Dataset.from_list(

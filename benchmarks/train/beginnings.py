@@ -48,11 +48,11 @@ def _steps(folder: Path, seed: int) -> tuple[int, list[float], list[float]]:
     from retrain_jobs.candidate import read_config
     from retrain_jobs.encode import encode
     from retrain_jobs.recipes import sft_lora
-    from retrain_jobs.recipes.attention import packing
     from retrain_jobs.recipes.flat import FlatAdamW
     from retrain_jobs.recipes.lean import lean
     from retrain_jobs.recipes.objective import Likelihood
     from retrain_jobs.recipes.order import batches
+    from retrain_jobs.recipes.packing import packing
     from service.settings import Recipe, RetrainSettings
 
     base = load_base(str(folder / "model"), threads=THREADS, max_length=MAX_LENGTH)

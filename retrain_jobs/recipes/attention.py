@@ -6,36 +6,31 @@ a mask hides it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import AttentionInterface
 
 from retrain_jobs.recipes.looks import Heads, Looks, looks
 from retrain_jobs.recipes.packed import Batch
 
-PACKED = "trimtab_packed"
-"""Our attention's name among those of transformers."""
-
-
-@contextmanager
-def packing(model: Any) -> Iterator[None]:
-    """Within the block the model takes packed batches, and nothing else."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation(PACKED)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
+_NO_MATTER = frozenset(
+    {"dropout", "position_ids", "use_cache", "output_attentions", "output_hidden_states", "output_router_logits"}
+)
+"""What transformers' models tell each attention and what changes nothing here; what drops out is LoRA's affair."""
 
 
 def attend(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: None,
-    *, scaling: float, batch: Batch, sliding_window: int | None = None, **_: Any,
+    *, scaling: float, batch: Batch, sliding_window: int | None = None, **more: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """Query is 1 x heads x T x size; the result 1 x T x heads x size."""
+    """Query is 1 x heads x T x size; the result 1 x T x heads x size.
+
+    Raises:
+        TypeError: the model's attention does what this one does not, such as a cap (Gemma 2) or sinks (gpt-oss).
+    """
+    unknown = sorted(name for name, value in more.items() if value is not None and name not in _NO_MATTER)
+    if unknown or attention_mask is not None:
+        raise TypeError(f"its attention is more than packed attention is ({', '.join(unknown) or 'a mask'})")
     heads = Heads(query.shape[1], key.shape[1], sliding_window)
     line = torch.cat([part[0].transpose(0, 1) for part in (query, key, value)], 1)
     return seen(line, heads, scaling, batch)[None], None
@@ -43,7 +38,8 @@ def attend(
 
 def seen(line: torch.Tensor, heads: Heads, scaling: float, batch: Batch) -> torch.Tensor:
     """Of what each query sees, what it takes: the line is T x all heads x size, the result T x query heads x size."""
-    out: torch.Tensor = _Attention.apply(line, looks(batch, heads, line), scaling)  # type: ignore[no-untyped-call]
+    with torch.autocast(line.device.type, enabled=False):  # which would change types between one product and the next
+        out: torch.Tensor = _Attention.apply(line, looks(batch, heads, line), scaling)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -112,6 +108,3 @@ def _add_to_beginnings(found: Looks, to_beginnings: torch.Tensor, to_own: torch.
     for to_first, to_seen in list(zip(beginnings.split(to_beginnings), own.split(to_own), strict=True))[1:]:
         of_rows = to_seen[:, : beginnings.seen].reshape(len(found.begins_with), -1)
         to_first.view(-1, of_rows.shape[1]).index_add_(0, found.begins_with, of_rows)
-
-
-AttentionInterface.register(PACKED, attend)

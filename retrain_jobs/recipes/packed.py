@@ -8,15 +8,19 @@ kernels' making, so sizes are rounded up. For attention see `attention.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from retrain_jobs.encode import Encoded
 from retrain_jobs.recipes.spared import only
+
+PACKED = "trimtab_packed"
+"""Our attention's name among those of transformers."""
 
 STEP = 32
 """What sizes are rounded up to: a twentieth of some 330 tokens. Kernels for each size are memory too."""
@@ -34,6 +38,10 @@ class Grid:
     @property
     def stop(self) -> int:
         return self.start + len(self.place)
+
+    def tokens(self, line: torch.Tensor, row: int) -> torch.Tensor:
+        """The line's that stand in this row."""
+        return line[self.start : self.stop][self.place // self.longest == row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,18 @@ class Batch:
     @property
     def tokens(self) -> Tokens:
         return Tokens(self.own.stop, self.ids.shape[1])
+
+    def apart(self) -> Iterator[tuple[torch.Tensor, int]]:
+        """Each row's tokens, its beginning's among them, and how many are its target."""
+        line = self.ids[0]
+        for row in range(self.rows):
+            tokens = line[self.own.start : self.own.stop][self.own.place // self.own.longest == row]
+            if self.beginnings is not None:
+                first = line[: self.own.start][
+                    self.beginnings.place // self.beginnings.longest == self.begins_with[row]
+                ]
+                tokens = torch.cat([first[: self.begun[row]], tokens])
+            yield tokens, int((self.row_of == row).sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +142,25 @@ def _rounded(size: int, step: int) -> int:
 
 
 def target_logits(model: Any, batch: Batch) -> torch.Tensor:
-    """N x vocabulary: the head is computed where a target is to be predicted, and nowhere else."""
+    """N x vocabulary: the head is computed where a target is to be predicted, and nowhere else.
+
+    A model that does not take packed batches (`packing`) computes row by row, and again to learn: memory is a row's.
+    """
+    if model.config._attn_implementation != PACKED:
+        each = [checkpoint(_alone, model, *row, use_reentrant=False) for row in batch.apart()]
+        return torch.cat(each).float()
     with only(model, batch.before, batch.tokens.computed):
         out = model(
             input_ids=batch.ids, position_ids=batch.positions, logits_to_keep=batch.before, use_cache=False, batch=batch
         )
     logits: torch.Tensor = out.logits[0, : len(batch.targets)]
     return logits.float()
+
+
+def _alone(model: Any, row: torch.Tensor, targets: int) -> torch.Tensor:
+    out = model(input_ids=row[None], logits_to_keep=targets + 1, use_cache=False)
+    logits: torch.Tensor = out.logits[0, -targets - 1 : -1]
+    return logits
 
 
 def log_probabilities(logits: torch.Tensor, batch: Batch) -> torch.Tensor:

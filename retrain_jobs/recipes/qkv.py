@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from retrain_jobs.encode import Encoded
-from retrain_jobs.recipes.attention import PACKED, seen
+from retrain_jobs.recipes.attention import seen
 from retrain_jobs.recipes.looks import Heads
 from retrain_jobs.recipes.norms import gradient_of_normed, normed
-from retrain_jobs.recipes.packed import Batch, pack
+from retrain_jobs.recipes.packed import PACKED, Batch, pack
 from retrain_jobs.recipes.rotary import turned, turned_back
 
 log = logging.getLogger(__name__)

@@ -17,12 +17,12 @@ from retrain_jobs.base import Base
 from retrain_jobs.encode import Encoded
 from retrain_jobs.processes import Place
 from retrain_jobs.recipes import loop
-from retrain_jobs.recipes.attention import packing
 from retrain_jobs.recipes.checkpoint import Checkpoint
 from retrain_jobs.recipes.flat import FlatAdamW
 from retrain_jobs.recipes.lean import lean
 from retrain_jobs.recipes.objective import Objective
 from retrain_jobs.recipes.pace import Pace
+from retrain_jobs.recipes.packing import packing
 from retrain_jobs.recipes.together import size
 from retrain_jobs.recipes.watch import Curve, OnStep, Watch
 from service.settings import RetrainSettings

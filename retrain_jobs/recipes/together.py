@@ -24,13 +24,13 @@ from peft import get_peft_model
 from retrain_jobs.base import Base, load_base
 from retrain_jobs.limits import one_line
 from retrain_jobs.processes import LEADER
-from retrain_jobs.recipes.attention import packing
 from retrain_jobs.recipes.bare import take_out_lora
 from retrain_jobs.recipes.flat import FlatWeights
 from retrain_jobs.recipes.lean import lean
 from retrain_jobs.recipes.objective import Objective
 from retrain_jobs.recipes.order import within
 from retrain_jobs.recipes.packed import Tokens
+from retrain_jobs.recipes.packing import packing
 from service.core.errors import Conflict
 from service.drivers.base_model import base_digest
 from service.settings import Quantize

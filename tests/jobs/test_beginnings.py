@@ -16,12 +16,13 @@ from retrain_jobs.base import load_base  # noqa: E402
 from retrain_jobs.candidate import read_config  # noqa: E402
 from retrain_jobs.encode import Encoded  # noqa: E402
 from retrain_jobs.recipes import sft_lora  # noqa: E402
-from retrain_jobs.recipes.attention import attend, packing  # noqa: E402
+from retrain_jobs.recipes.attention import attend  # noqa: E402
 from retrain_jobs.recipes.beginnings import WORTH, sharing  # noqa: E402
 from retrain_jobs.recipes.forced import forced  # noqa: E402
 from retrain_jobs.recipes.lean import lean  # noqa: E402
 from retrain_jobs.recipes.objective import Likelihood  # noqa: E402
 from retrain_jobs.recipes.packed import STEP, Batch, Tokens, pack, row_losses, target_logits  # noqa: E402
+from retrain_jobs.recipes.packing import packing  # noqa: E402
 from service.settings import Recipe, RetrainSettings  # noqa: E402
 
 DESK, SHOP = tuple(range(5, 45)), tuple(range(105, 135))

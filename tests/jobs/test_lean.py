@@ -16,10 +16,10 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm  # noqa: E402
 
 from retrain_jobs.base import Base, load_base  # noqa: E402
 from retrain_jobs.encode import Encoded, encode  # noqa: E402
-from retrain_jobs.recipes.attention import packing  # noqa: E402
 from retrain_jobs.recipes.lean import lean  # noqa: E402
 from retrain_jobs.recipes.norms import short_norms  # noqa: E402
 from retrain_jobs.recipes.packed import pack, row_losses, target_logits  # noqa: E402
+from retrain_jobs.recipes.packing import packing  # noqa: E402
 from retrain_jobs.recipes.rotary import short_rotations  # noqa: E402
 from retrain_jobs.recipes.spared import tokenwise  # noqa: E402
 from retrain_jobs.recipes.wide import ROWS, backwards, forwards, is_short  # noqa: E402
@@ -62,8 +62,8 @@ def test_the_last_layer_is_spared_what_nobody_looks_at_and_gradients_are_the_sam
     computed = []
     parts = tokenwise(model)
     assert len(parts) == 3
-    parts[-1].register_forward_hook(lambda _, given, out: computed.append(out.shape[1]))
     with packing(base.model), lean(model):
+        parts[-1].register_forward_hook(lambda _, given, out: computed.append(out.shape[1]))
         row_losses(target_logits(model, batch), batch).sum().backward()
     assert computed == [len(batch.before)]
     assert computed[0] < batch.tokens.computed / 2

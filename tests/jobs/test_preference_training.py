@@ -27,10 +27,10 @@ from retrain_jobs.base import Base, load_base  # noqa: E402
 from retrain_jobs.candidate import goal, read_config  # noqa: E402
 from retrain_jobs.encode import Encoded, encode  # noqa: E402
 from retrain_jobs.recipes import sft_lora  # noqa: E402
-from retrain_jobs.recipes.attention import packing  # noqa: E402
 from retrain_jobs.recipes.dpo_lora import Pairs  # noqa: E402
 from retrain_jobs.recipes.kto_lora import Thumbs  # noqa: E402
 from retrain_jobs.recipes.objective import Objective, reference  # noqa: E402
+from retrain_jobs.recipes.packing import packing  # noqa: E402
 
 KNOBS = RetrainSettings(rank=8, alpha=16, epochs=4, batch_size=16, threads=1, nice=0, patience=8)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from retrain_jobs.encode import Encoded  # noqa: E402
-from retrain_jobs.recipes.attention import packing  # noqa: E402
 from retrain_jobs.recipes.lean import lean  # noqa: E402
 from retrain_jobs.recipes.packed import pack, row_losses, target_logits  # noqa: E402
+from retrain_jobs.recipes.packing import packing  # noqa: E402
 from tests.jobs.test_lean import adapted  # noqa: E402
 
 ROWS = [Encoded(tuple(range(5, 5 + length)), (7, 8)[: 1 + length % 2]) for length in (1, 4, 9, 30)]
@@ -27,11 +29,21 @@ def loss_and_gradients(model: Any, weights: list[Any], rows: list[Encoded]) -> l
     return [loss.detach(), *(weight.grad.clone() for weight in weights)]
 
 
+def with_a_window(tiny_base: Path, folder: Path) -> Path:
+    """The same model, whose first layer sees three tokens."""
+    shutil.copytree(tiny_base, folder)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    kinds = ["sliding_attention", "full_attention"]
+    config |= {"use_sliding_window": True, "sliding_window": 3, "layer_types": kinds}
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    return folder
+
+
 @pytest.mark.parametrize("window", [None, 3])
-def test_short_attention_computes_what_transformers_does(tiny_base: Path, window: int | None) -> None:
-    base, model, weights = adapted(tiny_base)
+def test_short_attention_computes_what_transformers_does(tiny_base: Path, tmp_path: Path, window: int | None) -> None:
+    base, model, weights = adapted(tiny_base if window is None else with_a_window(tiny_base, tmp_path / "base"))
     attentions = [layer.self_attn for layer in model.get_decoder().layers]
-    attentions[0].sliding_window = window
+    assert [one.sliding_window for one in attentions] == [window, None]
     with packing(base.model):
         own = loss_and_gradients(model, weights, ROWS)
         with lean(model):
@@ -41,14 +53,13 @@ def test_short_attention_computes_what_transformers_does(tiny_base: Path, window
         assert not any("forward" in vars(one) for one in attentions)
 
 
-def test_a_window_is_seen(tiny_base: Path) -> None:
-    base, model, weights = adapted(tiny_base)
-    layer = model.get_decoder().layers[0].self_attn
-    with packing(base.model), lean(model):
-        whole = loss_and_gradients(model, weights, ROWS)
-    layer.sliding_window = 3
-    with packing(base.model), lean(model):
-        assert not torch.allclose(whole[0], loss_and_gradients(model, weights, ROWS)[0])
+def test_a_window_is_seen(tiny_base: Path, tmp_path: Path) -> None:
+    losses = []
+    for folder in (tiny_base, with_a_window(tiny_base, tmp_path / "base")):
+        base, model, weights = adapted(folder)
+        with packing(base.model), lean(model):
+            losses.append(loss_and_gradients(model, weights, ROWS)[0])
+    assert not torch.allclose(*losses)
 
 
 def with_another_scaling(module: Any) -> None:

@@ -26,11 +26,12 @@ from retrain_jobs import generate  # noqa: E402
 from retrain_jobs.base import Base, load_base  # noqa: E402
 from retrain_jobs.encode import IGNORED, Encoded, encode  # noqa: E402
 from retrain_jobs.generate import Reply, answered, greedy  # noqa: E402
-from retrain_jobs.recipes.attention import attend, packing  # noqa: E402
+from retrain_jobs.recipes.attention import attend  # noqa: E402
 from retrain_jobs.recipes.flat import FlatAdamW  # noqa: E402
 from retrain_jobs.recipes.forced import forced  # noqa: E402
 from retrain_jobs.recipes.pace import Pace  # noqa: E402
 from retrain_jobs.recipes.packed import STEP, pack, row_losses, target_logits  # noqa: E402
+from retrain_jobs.recipes.packing import packing  # noqa: E402
 from retrain_jobs.recipes.watch import Curve, Watch  # noqa: E402
 
 QUESTIONS = ["hi", "where is my travel booking for next week", "a refund please", "x " * 20]
