@@ -101,7 +101,13 @@ def _write_onnx(model: Any, pad_id: int, path: Path) -> float:
     import onnxruntime
     import torch
 
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    of_layers = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+
     class Logits(torch.nn.Module):
+        """Makes the masks itself: transformers' own way to make them cannot be traced."""
+
         def __init__(self) -> None:
             super().__init__()
             self.model = model
@@ -109,8 +115,13 @@ def _write_onnx(model: Any, pad_id: int, path: Path) -> float:
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             seen = attention_mask[:, None, None, :].bool()
             place = torch.arange(input_ids.shape[1])
-            allowed = seen & (place[None, :] <= place[:, None])[None, None]
-            mask = torch.where(allowed, 0.0, torch.finfo(torch.float32).min)
+            before = place[None, :] <= place[:, None]
+            near = before if window is None else before & (place[None, :] > place[:, None] - window)
+            whole, windowed = (
+                torch.where(seen & allowed[None, None], 0.0, torch.finfo(torch.float32).min)
+                for allowed in (before, near)
+            )
+            mask = {"full_attention": whole, "sliding_attention": windowed} if of_layers else windowed
             positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
             out = self.model(input_ids=input_ids, attention_mask=mask, position_ids=positions, use_cache=False)
             logits: torch.Tensor = out.logits
@@ -127,10 +138,11 @@ def _write_onnx(model: Any, pad_id: int, path: Path) -> float:
         )  # fmt: skip
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     worst = 0.0
-    for shape in SHAPES:
+    beyond = () if window is None or window + 8 > MAX_LENGTH else ((1, window + 8),)
+    for shape in (*SHAPES, *beyond):
         ids, mask = _asked(model.config.vocab_size, pad_id, *shape)
         with torch.no_grad():
-            ours = wrapped(ids, mask)
+            ours = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         theirs = torch.from_numpy(session.run(None, {"input_ids": ids.numpy(), "attention_mask": mask.numpy()})[0])
         worst = max(worst, float((ours - theirs)[mask.bool()].abs().max()))
     if not worst <= TOLERANCE:

@@ -53,7 +53,10 @@ def reuse_large() -> None:
 
 
 def give_back() -> None:
-    """Let go of the heap's free memory."""
+    """Let go of the heap's free memory, and of the buffers that Intel's MKL, which is in torch, keeps for the next
+    product (`mkl_free_buffers`; it has some for each size)."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL("libtorch_cpu.so").mkl_serv_free_buffers()
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 
 _known: WeakKeyDictionary[torch.nn.Module, bool] = WeakKeyDictionary()
 
-_SHARED, _OWN = 9, (6, 17, 9)
-"""Tokens of the sample: what its rows begin with, and what each has besides."""
+_SHARED, _OWN, _ROWS = 9, 7, 3
+"""Tokens that rows of the sample begin with and that each has besides: all rows are of one length, since a CPU keeps
+kernels, and memory for them, for each."""
 
 _FAR = 16
 """Rounding moves logits by some hundredth of what another beginning does in bfloat16, by 1e-6 of it in float32."""
@@ -96,8 +97,8 @@ def _sample(model: Any, first: int) -> Batch:
     def some(count: int, first: int) -> tuple[int, ...]:
         return tuple((first + 7919 * place) % tokens for place in range(count))
 
-    rows = [Encoded((*some(_SHARED, first), own), some(own, 100 * own), shared=_SHARED) for own in _OWN]
-    return pack([*rows, Encoded(some(2, first), some(5, 13))], model.device)
+    rows = [Encoded((*some(_SHARED, first), row), some(_OWN - 1, 100 * row), _SHARED) for row in range(1, 1 + _ROWS)]
+    return pack([*rows, Encoded(some(_SHARED + 1, 3 * first), some(_OWN - 1, 5))], model.device)
 
 
 AttentionInterface.register(PACKED, attend)

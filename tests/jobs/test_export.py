@@ -11,6 +11,7 @@ from retrain_jobs.export import Format, export
 from retrain_jobs.publish import save_adapter
 from service.core.errors import BadRequest, Conflict
 from service.drivers.base_model import base_digest
+from tests.jobs.tiny import with_a_window
 
 torch = pytest.importorskip("torch")
 
@@ -65,6 +66,21 @@ def test_onnxruntime_computes_what_pytorch_does(tiny_base: Path, adapter: Path, 
     ids = torch.tensor(IDS).numpy()
     logits = session.run(None, {"input_ids": ids, "attention_mask": torch.ones(1, 6, dtype=torch.long).numpy()})[0]
     torch.testing.assert_close(torch.from_numpy(logits), expected(tiny_base, adapter), rtol=1e-3, atol=1e-3)
+
+
+def test_a_window_is_exported_too(tiny_base: Path, adapter: Path, tmp_path: Path) -> None:
+    import onnxruntime
+
+    base = with_a_window(tiny_base, tmp_path / "base")
+    config = adapter / "adapter_config.json"
+    digests = (base_digest(str(folder)) for folder in (tiny_base, base))
+    config.write_text(config.read_text().replace(*digests))
+    export(str(base), adapter, Format.ONNX, tmp_path / "onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "onnx" / "model.onnx"))
+    ids = torch.tensor(IDS).numpy()
+    logits = session.run(None, {"input_ids": ids, "attention_mask": torch.ones(1, 6, dtype=torch.long).numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(logits), expected(base, adapter), rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(torch.from_numpy(logits), expected(tiny_base, adapter), 1e-3, 1e-3)
 
 
 def test_what_does_not_agree_or_fit_leaves_nothing(

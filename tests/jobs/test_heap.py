@@ -101,3 +101,23 @@ print(json.dumps([first, second, held - libc.mallinfo2().arena]))
     assert reused[0] == 0
     assert reused[1] >= 7 << 20
     assert given_back >= 7 << 20
+
+
+def test_what_is_given_back_holds_mkls_buffers() -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.backends.mkl.is_available():
+        pytest.skip("torch without MKL")
+    program = """
+import torch
+mkl = ctypes.CDLL("libtorch_cpu.so")
+mkl.mkl_serv_mem_stat.restype = ctypes.c_longlong
+def kept():
+    return mkl.mkl_serv_mem_stat(ctypes.byref(ctypes.c_int()))
+product = torch.ones(512, 512) @ torch.ones(512, 512)
+before = kept()
+heap.give_back()
+print(json.dumps([before, kept(), (torch.ones(512, 512) @ torch.ones(512, 512)).equal(product)]))
+"""
+    before, after, same = run(program)
+    assert before > 0
+    assert (after, same) == (0, True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from retrain_jobs.recipes.lean import lean  # noqa: E402
 from retrain_jobs.recipes.packed import pack, row_losses, target_logits  # noqa: E402
 from retrain_jobs.recipes.packing import packing  # noqa: E402
 from tests.jobs.test_lean import adapted  # noqa: E402
+from tests.jobs.tiny import with_a_window  # noqa: E402
 
 ROWS = [Encoded(tuple(range(5, 5 + length)), (7, 8)[: 1 + length % 2]) for length in (1, 4, 9, 30)]
 
@@ -27,16 +26,6 @@ def loss_and_gradients(model: Any, weights: list[Any], rows: list[Encoded]) -> l
     loss = row_losses(target_logits(model, batch := pack(rows, model.device)), batch).sum()
     loss.backward()
     return [loss.detach(), *(weight.grad.clone() for weight in weights)]
-
-
-def with_a_window(tiny_base: Path, folder: Path) -> Path:
-    """The same model, whose first layer sees three tokens."""
-    shutil.copytree(tiny_base, folder)
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    kinds = ["sliding_attention", "full_attention"]
-    config |= {"use_sliding_window": True, "sliding_window": 3, "layer_types": kinds}
-    (folder / "config.json").write_text(json.dumps(config), "utf-8")
-    return folder
 
 
 @pytest.mark.parametrize("window", [None, 3])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -50,4 +52,18 @@ def save_tiny(folder: Path, texts: Iterable[str]) -> Path:
     )
     model.to(torch.bfloat16).save_pretrained(folder)
     fast.save_pretrained(folder)
+    return folder
+
+
+def with_a_window(base: Path, folder: Path) -> Path:
+    """The same model in another folder, whose first layer sees three tokens."""
+    shutil.copytree(base, folder)
+    path = folder / "config.json"
+    kinds = ["sliding_attention", "full_attention"]
+    config = json.loads(path.read_text("utf-8")) | {
+        "use_sliding_window": True,
+        "sliding_window": 3,
+        "layer_types": kinds,
+    }
+    path.write_text(json.dumps(config), "utf-8")
     return folder
